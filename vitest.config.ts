@@ -1,0 +1,36 @@
+import { defineConfig } from "vitest/config";
+
+// Two projects: what runs in Convex's default runtime is tested in an edge runtime, so that an
+// accidental Node API fails here; what runs on Node (host, simulators, scripts, end to end) is not.
+export default defineConfig({
+  test: {
+    projects: [
+      {
+        test: {
+          name: "edge",
+          environment: "edge-runtime",
+          include: [
+            "convex/**/*.test.ts",
+            "src/{core,errors,config,log,http,channels,providers,tools,slo,client}/**/*.test.ts",
+            "test/edge/**/*.test.ts",
+          ],
+          server: { deps: { inline: ["convex-test"] } },
+        },
+      },
+      {
+        test: {
+          name: "node",
+          environment: "node",
+          include: [
+            "src/{host,sim}/**/*.test.ts",
+            "scripts/**/*.test.ts",
+            "test/*.test.ts",
+            "test/{contract,host,e2e}/**/*.test.ts",
+          ],
+          testTimeout: 60_000,
+          hookTimeout: 60_000,
+        },
+      },
+    ],
+  },
+});
