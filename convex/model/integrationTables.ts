@@ -1,0 +1,2 @@
+/** Tables of the webhook channels, spread into the schema. */
+export const integrationTables = {};
