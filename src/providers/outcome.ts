@@ -1,0 +1,91 @@
+/**
+ * What a call to a provider came to. Classified in one place, so that the breaker, the metrics and
+ * the answer to the caller cannot disagree.
+ */
+import { SECOND } from "../core/time";
+import { AppError, errorData } from "../errors/appError";
+import type { ErrorCode } from "../errors/table";
+import { statusVerdict } from "./table";
+
+export interface Outcome {
+  /**
+   * `neutral` says nothing about the provider's health (it refused our request); `infrastructure`
+   * is our own fault (contention, a bug) and must never count against the provider.
+   */
+  readonly kind: "success" | "failure" | "neutral" | "infrastructure";
+  readonly code: ErrorCode | null;
+  readonly latencyMs: number;
+  /** Requests sent, retries included; 0 when none was. */
+  readonly attempts: number;
+}
+
+/** The code of the taxonomy for an upstream status that is no success. */
+export function upstreamCode(status: number): ErrorCode {
+  if (status === 408) return "upstream_timeout";
+  if (status === 429) return "upstream_rate_limited";
+  if (status === 402) return "upstream_quota_exceeded";
+  if (status === 401 || status === 403) return "upstream_auth";
+  if (status === 425 || status >= 500) return "upstream_unavailable";
+  if (status === 400 || status === 404 || status === 413 || status === 422)
+    return "upstream_bad_request";
+  return "upstream_error";
+}
+
+/**
+ * The error for an upstream status. Its detail names the status alone: what the provider wrote may
+ * hold account names, prompts or keys and goes to nobody.
+ */
+export function upstreamError(status: number, retryAfterMs: number | null): AppError {
+  return new AppError(upstreamCode(status), {
+    detail: `The provider answered with status ${status}.`,
+    ...(retryAfterMs === null ? {} : { retryAfterMs }),
+  });
+}
+
+/** How an error code counts. Codes that we raise about ourselves never blame the provider. */
+export function codeOutcome(code: ErrorCode): Outcome["kind"] {
+  switch (code) {
+    case "upstream_timeout":
+    case "upstream_rate_limited":
+    case "upstream_unavailable":
+    case "upstream_error":
+      return "failure";
+    case "upstream_quota_exceeded":
+    case "upstream_bad_request":
+    case "upstream_auth":
+    case "misconfigured":
+      return "neutral";
+    default:
+      return "infrastructure";
+  }
+}
+
+/** The outcome of a call that ended in an error. */
+export function outcomeOfError(error: unknown, latencyMs: number, attempts = 1): Outcome {
+  const { code } = errorData(error);
+  return { kind: codeOutcome(code), code, latencyMs, attempts };
+}
+
+/** The outcome of an answer with this status. */
+export function outcomeOfStatus(status: number, latencyMs: number, attempts = 1): Outcome {
+  const ok = status >= 200 && status < 300;
+  return {
+    kind: statusVerdict(status),
+    code: ok ? null : upstreamCode(status),
+    latencyMs,
+    attempts,
+  };
+}
+
+const RETRY_AFTER_MAX_SECONDS = 24 * 60 * 60;
+
+/** `Retry-After` in milliseconds from now, seconds or date; null when absent or senseless. */
+export function retryAfterMs(headers: Headers, nowMs: number): number | null {
+  const value = headers.get("retry-after")?.trim() ?? "";
+  if (/^\d{1,9}(\.\d+)?$/.test(value))
+    return Math.ceil(Math.min(Number(value), RETRY_AFTER_MAX_SECONDS) * SECOND);
+  // The platform's Date takes no strings, and Date.parse reads bare numbers as years.
+  const atMs = /[a-z]/i.test(value) ? Date.parse(value) : Number.NaN;
+  if (Number.isNaN(atMs)) return null;
+  return Math.min(Math.max(0, atMs - nowMs), RETRY_AFTER_MAX_SECONDS * SECOND);
+}

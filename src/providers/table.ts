@@ -1,0 +1,184 @@
+/**
+ * Every provider we call: one row each, data only, so that queries and mutations may import it.
+ * Ids are contracts: breakers, bulkheads, metrics and the snapshot use them as keys.
+ */
+import { MINUTE, SECOND } from "../core/time";
+
+/** A number that an operator may set, or one that is fixed. */
+export type Setting = { readonly knob: string } | { readonly value: number };
+
+export interface RetryPolicy {
+  /** Attempts after the first. */
+  readonly retries: Setting;
+  readonly baseMs: number;
+  readonly capMs: number;
+}
+
+export interface ProviderRow {
+  /** One line for the documentation and the snapshot. */
+  readonly title: string;
+  /** Knob that holds the base URL; null for what is not called over HTTP. */
+  readonly baseUrlKnob: string | null;
+  /** Secrets a call cannot do without; a missing one is `misconfigured` before any call. */
+  readonly secretKnobs: readonly string[];
+  /** Whole call with its retries, in milliseconds; for a stream, until its first byte. */
+  readonly deadlineMs: Setting;
+  readonly retry: RetryPolicy;
+  readonly breaker: { readonly threshold: Setting; readonly cooldownMs: Setting };
+  readonly bulkhead: { readonly maxConcurrent: Setting; readonly leaseMs: Setting };
+  /** Only on rows whose answers are streams. */
+  readonly stream?: StreamPolicy;
+}
+
+export interface StreamPolicy {
+  /** Longest silence between two parts of the body, in milliseconds. */
+  readonly idleMs: Setting;
+  /** Whole stream, in milliseconds. */
+  readonly totalMs: Setting;
+}
+
+/** Extra calls that retries may add to a provider's traffic, as a share of its first attempts. */
+export const RETRY_BUDGET_RATIO = 0.1;
+
+/** First attempts seen below which the budget always grants a retry: 10 % of nothing is nothing. */
+export const RETRY_BUDGET_FLOOR = 10;
+
+const RETRY_TWICE: RetryPolicy = { retries: { value: 2 }, baseMs: 250, capMs: 2 * SECOND };
+
+const knob = (name: string): Setting => ({ knob: name });
+const fixed = (value: number): Setting => ({ value });
+const circuit = (name: string) => ({
+  threshold: knob(`CIRCUIT_${name}_THRESHOLD`),
+  cooldownMs: knob(`CIRCUIT_${name}_COOLDOWN_MS`),
+});
+const bulkhead = (name: string) => ({
+  maxConcurrent: knob(`BULKHEAD_${name}_MAX_CONCURRENT`),
+  leaseMs: knob(`BULKHEAD_${name}_LEASE_TTL_MS`),
+});
+const stream: StreamPolicy = {
+  idleMs: knob("CHAT_STREAM_IDLE_TIMEOUT_MS"),
+  totalMs: knob("CHAT_STREAM_TOTAL_TIMEOUT_MS"),
+};
+// Providers the seed names no knobs for: few calls, so the smallest pools and the common breaker.
+const QUIET = {
+  breaker: { threshold: fixed(4), cooldownMs: fixed(2 * MINUTE) },
+  bulkhead: { maxConcurrent: fixed(8), leaseMs: fixed(MINUTE) },
+};
+
+export const PROVIDERS = {
+  openrouter_chat_primary: {
+    title: "OpenRouter chat completions, primary route",
+    baseUrlKnob: "OPENROUTER_BASE_URL",
+    secretKnobs: ["OPENROUTER_API_KEY"],
+    deadlineMs: knob("CHAT_PROVIDER_PRIMARY_TIMEOUT_MS"),
+    retry: { ...RETRY_TWICE, retries: knob("CHAT_PROVIDER_PRIMARY_RETRIES") },
+    breaker: circuit("OPENROUTER_PRIMARY"),
+    bulkhead: bulkhead("OR_PRI"),
+    stream,
+  },
+  openrouter_chat_secondary: {
+    title: "OpenRouter chat completions, secondary route",
+    baseUrlKnob: "OPENROUTER_BASE_URL",
+    secretKnobs: ["OPENROUTER_API_KEY"],
+    deadlineMs: knob("CHAT_PROVIDER_SECONDARY_TIMEOUT_MS"),
+    retry: { ...RETRY_TWICE, retries: knob("CHAT_PROVIDER_SECONDARY_RETRIES") },
+    breaker: circuit("OPENROUTER_SECONDARY"),
+    bulkhead: bulkhead("OR_SEC"),
+    stream,
+  },
+  serper_search: {
+    title: "Serper web search",
+    baseUrlKnob: "SERPER_BASE_URL",
+    secretKnobs: ["SERPER_API_KEY"],
+    deadlineMs: fixed(10 * SECOND),
+    retry: RETRY_TWICE,
+    breaker: circuit("SERPER"),
+    bulkhead: bulkhead("SERPER"),
+  },
+  ebay_search: {
+    title: "eBay Browse search",
+    baseUrlKnob: "EBAY_BASE_URL",
+    secretKnobs: ["EBAY_CLIENT_ID", "EBAY_CLIENT_SECRET"],
+    deadlineMs: fixed(10 * SECOND),
+    retry: RETRY_TWICE,
+    breaker: circuit("EBAY"),
+    bulkhead: bulkhead("EBAY"),
+  },
+  global_search: {
+    title: "SerpApi Google Shopping search",
+    baseUrlKnob: "SERPAPI_BASE_URL",
+    secretKnobs: ["SERPAPI_API_KEY"],
+    deadlineMs: fixed(20 * SECOND),
+    retry: RETRY_TWICE,
+    breaker: circuit("GLOBAL_SEARCH"),
+    bulkhead: bulkhead("GLOBAL_SEARCH"),
+  },
+  google_certs: {
+    title: "Google's public keys for push tokens",
+    baseUrlKnob: "GOOGLE_CERTS_URL",
+    secretKnobs: [],
+    deadlineMs: fixed(5 * SECOND),
+    retry: RETRY_TWICE,
+    ...QUIET,
+  },
+  gmail_oauth: {
+    title: "Google OAuth tokens and the Gmail API",
+    baseUrlKnob: "GOOGLE_BASE_URL",
+    secretKnobs: ["GMAIL_OAUTH_CLIENT_ID", "GMAIL_OAUTH_CLIENT_SECRET"],
+    deadlineMs: fixed(10 * SECOND),
+    retry: RETRY_TWICE,
+    breaker: circuit("GMAIL_OAUTH"),
+    bulkhead: bulkhead("GMAIL_OAUTH"),
+  },
+  whatsapp_graph: {
+    title: "WhatsApp Graph API",
+    baseUrlKnob: "WHATSAPP_BASE_URL",
+    secretKnobs: ["WHATSAPP_ACCESS_TOKEN", "WHATSAPP_PHONE_NUMBER_ID"],
+    deadlineMs: fixed(10 * SECOND),
+    retry: RETRY_TWICE,
+    ...QUIET,
+  },
+  sentry_ingest: {
+    title: "Sentry event ingest",
+    // Sentry's address and key are both in the DSN.
+    baseUrlKnob: null,
+    secretKnobs: ["SENTRY_DSN"],
+    deadlineMs: fixed(5 * SECOND),
+    retry: { ...RETRY_TWICE, retries: fixed(0) },
+    ...QUIET,
+  },
+  tool_job_worker: {
+    title: "Workers of the tool job queue",
+    baseUrlKnob: null,
+    secretKnobs: [],
+    deadlineMs: knob("TOOL_JOB_LEASE_MS"),
+    retry: { ...RETRY_TWICE, retries: fixed(0) },
+    breaker: QUIET.breaker,
+    bulkhead: {
+      maxConcurrent: knob("BULKHEAD_TOOL_JOB_MAX"),
+      leaseMs: knob("BULKHEAD_TOOL_JOB_LEASE_MS"),
+    },
+  },
+} as const satisfies Record<string, ProviderRow>;
+
+export type ProviderId = keyof typeof PROVIDERS;
+
+export const PROVIDER_IDS = Object.keys(PROVIDERS) as readonly ProviderId[];
+
+/** The row of a provider, typed as any row. */
+export function providerRow(id: ProviderId): ProviderRow {
+  return PROVIDERS[id];
+}
+
+/** How an attempt counts for the breaker; neutral says nothing about the provider's health. */
+export type Verdict = "success" | "failure" | "neutral";
+
+/**
+ * The one rule of what counts as failure: what came from a provider in trouble. A refusal of our
+ * own request (400, 401, 404, …) proves that it answers.
+ */
+export function statusVerdict(status: number): Verdict {
+  if (status >= 200 && status < 400) return "success";
+  if (status === 408 || status === 425 || status === 429 || status >= 500) return "failure";
+  return "neutral";
+}
