@@ -1,6 +1,6 @@
 import type { Faults } from "./faults";
 import { parseFault } from "./faults";
-import { parseJson, record, text } from "./json";
+import { number, parseJson, record, text } from "./json";
 import { json, type Answer, type Call, type Provider } from "./provider";
 import type { Providers } from "./providers";
 import type { Traffic } from "./traffic";
@@ -18,6 +18,12 @@ const ROUTES: Readonly<Record<string, Handler>> = {
   "GET /state": state,
   "POST /fault": setFault,
   "POST /reset": reset,
+  "POST /google/push-token": pushToken,
+  "POST /google/rotate-keys": rotateKeys,
+  "POST /google/mailbox": mailbox,
+  "GET /sentry/envelopes": ({ providers }) =>
+    json(200, { envelopes: providers.sentry.envelopes() }),
+  "GET /whatsapp/messages": ({ providers }) => json(200, { messages: providers.whatsapp.sent() }),
 };
 
 /**
@@ -70,4 +76,35 @@ function reset({ providers, faults, traffic }: Controlled): Answer {
   traffic.clear();
   for (const provider of Object.values<Provider>(providers)) provider.reset?.();
   return json(200, { ok: true });
+}
+
+function pushToken({ providers }: Controlled, call: Call): Answer {
+  return json(200, {
+    token: providers.google.pushToken(record(parseJson(call.bytes)), call.nowMs),
+  });
+}
+
+function rotateKeys({ providers }: Controlled): Answer {
+  providers.google.rotateKeys();
+  return json(200, { ok: true });
+}
+
+/** Delivers mail, or expires history before an id, in one mailbox. */
+function mailbox({ providers }: Controlled, call: Call): Answer {
+  const given = record(parseJson(call.bytes));
+  const email = text(given["email"]);
+  if (!email.includes("@")) return json(400, { error: "email must be an address" });
+  const { mailboxes } = providers.gmail;
+  const expireBefore = number(given["expireBefore"]);
+  if (expireBefore !== undefined) mailboxes.expire(email, expireBefore);
+  else
+    mailboxes.deliver(email, {
+      historyId: number(given["historyId"]),
+      count: number(given["count"]),
+      from: text(given["from"]) || undefined,
+      subject: text(given["subject"]) || undefined,
+      body: text(given["body"]) || undefined,
+    });
+  const { historyId, oldestHistoryId, messages } = mailboxes.of(email);
+  return json(200, { email, historyId, oldestHistoryId, messages: messages.length });
 }

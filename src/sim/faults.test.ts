@@ -218,8 +218,8 @@ describe("control", () => {
   test("every provider's variables are set and its keys are among them", () => {
     const names = SIMULATED_PROVIDERS.flatMap((provider) => provider.envNames);
     expect(names.sort()).toEqual(Object.keys(sim.env).sort());
-    for (const provider of SIMULATED_PROVIDERS)
-      expect(provider.envNames).toEqual(expect.arrayContaining([...provider.keyNames]));
+    for (const name of SIMULATED_PROVIDERS.flatMap((provider) => provider.keyNames))
+      expect(names).toContain(name);
     for (const value of Object.values(sim.env)) expect(value).not.toBe("");
   });
 });

@@ -36,7 +36,7 @@ export async function startSimulators(
   const server = await serve({ port: options.port ?? 0, now: options.now ?? Date.now });
   const env = Object.assign(
     {},
-    ...SPECS.map((spec) => spec.env(`${server.url}/${spec.id}`)),
+    ...SPECS.map((spec) => spec.env(`${server.url}/${spec.servedBy ?? spec.id}`)),
   ) as Record<string, string>;
   return { url: server.url, env, close: () => server.close() };
 }

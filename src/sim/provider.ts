@@ -33,6 +33,8 @@ export interface Answer {
 export interface ProviderSpec {
   /** First path segment and the name in faults and counts. */
   readonly id: string;
+  /** The provider whose address this one uses, where it has none of its own. */
+  readonly servedBy?: string;
   readonly title: string;
   /** Variables whose presence means the real provider is to be used. */
   readonly keyNames: readonly string[];
