@@ -1,0 +1,44 @@
+import { AppError, errorData, type RateLimitInfo } from "../errors/appError";
+
+/** What an accept mutation decided about a delivery. */
+export type Acceptance =
+  | { readonly kind: "accepted" }
+  /** Everything in it was accepted before. */
+  | { readonly kind: "duplicate" }
+  | {
+      readonly kind: "refused";
+      readonly code: "rate_limited";
+      readonly retryAfterMs: number;
+      readonly limit: RateLimitInfo;
+    };
+
+/**
+ * The answer to a delivery whose parts were decided one by one. It is a duplicate when every part
+ * was. Throws the refusal of a part: the provider then delivers all of it again, and the parts
+ * that were stored are duplicates.
+ */
+export function answerTo(parts: readonly Acceptance[]): Response {
+  for (const part of parts)
+    if (part.kind === "refused")
+      throw new AppError(part.code, { retryAfterMs: part.retryAfterMs, limit: part.limit });
+  const replayed = parts.length > 0 && parts.every(({ kind }) => kind === "duplicate");
+  return new Response("OK", {
+    headers: {
+      "content-type": "text/plain; charset=utf-8",
+      ...(replayed ? { "x-idempotent-replay": "1" } : {}),
+    },
+  });
+}
+
+/**
+ * Runs an accept mutation, and once more where the platform gave up on conflicts: a provider's
+ * redelivery costs minutes, another try milliseconds.
+ */
+export async function acceptTwice<Result>(accept: () => Promise<Result>): Promise<Result> {
+  try {
+    return await accept();
+  } catch (error) {
+    if (errorData(error).code !== "overloaded") throw error;
+    return await accept();
+  }
+}

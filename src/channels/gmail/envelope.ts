@@ -1,0 +1,52 @@
+import * as z from "zod";
+import { AppError } from "../../errors/appError";
+import { parseContract } from "../contract";
+import { HISTORY_ID_DIGITS_MAX, normalizeHistoryId } from "./historyId";
+import type { GmailNotification } from "./notification";
+
+/** Longest address that mail can carry (RFC 5321 path), so the claim key is bounded too. */
+const EMAIL_LENGTH_MAX = 254;
+/** A notification is under 200 bytes; anything much longer is not Gmail's. */
+const DATA_LENGTH_MAX = 8_192;
+
+const Envelope = z.looseObject({
+  message: z.looseObject({ data: z.string().min(1).max(DATA_LENGTH_MAX) }),
+});
+
+const Notification = z.looseObject({
+  emailAddress: z.email().max(EMAIL_LENGTH_MAX),
+  historyId: z.union([
+    z
+      .string()
+      .min(1)
+      .max(HISTORY_ID_DIGITS_MAX * 2),
+    z.number(),
+  ]),
+});
+
+/**
+ * Reads the Pub/Sub push envelope of a Gmail watch. Its data is base64 or base64url, padded or
+ * not; the history id is text or number. Throws `invalid_request`.
+ */
+export function readNotification(body: unknown): GmailNotification {
+  const { message } = parseContract(Envelope, body);
+  const notification = parseContract(Notification, decodeJson(message.data), ["message", "data"]);
+  const historyId = normalizeHistoryId(notification.historyId);
+  if (historyId === null)
+    throw refuse("message.data.historyId", "Expected a positive 64-bit decimal number");
+  return { emailAddress: notification.emailAddress.toLowerCase(), historyId };
+}
+
+function decodeJson(data: string): unknown {
+  try {
+    // atob forgives absent padding but knows only the classic alphabet.
+    const binary = atob(data.replaceAll("-", "+").replaceAll("_", "/"));
+    const bytes = Uint8Array.from(binary, (character) => character.charCodeAt(0));
+    return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+  } catch {
+    throw refuse("message.data", "Expected base64 of a JSON object");
+  }
+}
+
+const refuse = (path: string, message: string): AppError =>
+  new AppError("invalid_request", { issues: [{ path, message }] });

@@ -1,0 +1,162 @@
+import { describe, expect, test } from "vitest";
+import { HOUR, MINUTE } from "../../core/time";
+import { AppError, errorData } from "../../errors/appError";
+import {
+  type FetchedKeys,
+  findKey,
+  type KeySource,
+  readKeySet,
+  type StoredKeys,
+} from "./googleKeys";
+
+const NOW_MS = 1_790_000_000_000;
+const key = (kid: string) => ({ kid, n: `n-${kid}`, e: "AQAB" });
+
+const FRESH: StoredKeys = {
+  keys: [key("k1")],
+  freshUntilMs: NOW_MS + HOUR,
+  attemptedAtMs: NOW_MS - HOUR,
+  fetchedAtMs: NOW_MS - HOUR,
+};
+const STALE: StoredKeys = { ...FRESH, freshUntilMs: NOW_MS - 1 };
+const LONG_STALE: StoredKeys = { ...FRESH, freshUntilMs: NOW_MS - HOUR };
+
+/** A source over what is stored and what Google publishes now; null publishes nothing. */
+function sourceOf(stored: StoredKeys | null, published: FetchedKeys["keys"] | null) {
+  const calls: string[] = [];
+  const source: KeySource = {
+    read: async () => stored,
+    beginRefresh: async () => {
+      calls.push("begin");
+      return true;
+    },
+    fetch: async () => {
+      calls.push("fetch");
+      if (published === null) throw new AppError("upstream_unavailable");
+      return { keys: published, freshUntilMs: NOW_MS + HOUR };
+    },
+    save: async ({ keys }) => {
+      calls.push(`save ${keys.map(({ kid }) => kid).join()}`);
+    },
+  };
+  return { source, calls };
+}
+
+/** The key id that was found, or the code of the refusal. */
+async function lookUp(source: KeySource, kid: string): Promise<string> {
+  try {
+    return (await findKey(source, kid, NOW_MS)).kid;
+  } catch (error) {
+    return errorData(error).code;
+  }
+}
+
+const justAttempted = (stored: StoredKeys, agoMs: number): StoredKeys => ({
+  ...stored,
+  attemptedAtMs: NOW_MS - agoMs,
+});
+const justFetched = (stored: StoredKeys, agoMs: number): StoredKeys => ({
+  ...justAttempted(stored, agoMs),
+  fetchedAtMs: NOW_MS - agoMs,
+});
+
+describe("finding Google's key", () => {
+  test("a known fresh key costs no refresh", async () => {
+    const { source, calls } = sourceOf(FRESH, null);
+    expect(await lookUp(source, "k1")).toBe("k1");
+    expect(calls).toEqual([]);
+  });
+
+  test("the first token fetches and stores the keys", async () => {
+    const { source, calls } = sourceOf(null, [key("k1")]);
+    expect(await lookUp(source, "k1")).toBe("k1");
+    expect(calls).toEqual(["begin", "fetch", "save k1"]);
+  });
+
+  test("an unknown id refreshes, and finds a key that is new", async () => {
+    const { source, calls } = sourceOf(FRESH, [key("k1"), key("k2")]);
+    expect(await lookUp(source, "k2")).toBe("k2");
+    expect(calls).toContain("save k1,k2");
+  });
+
+  test("an id that Google does not publish is forbidden", async () => {
+    expect(await lookUp(sourceOf(FRESH, [key("k1")]).source, "k9")).toBe("forbidden");
+  });
+
+  test("a second unknown id within a minute refreshes nothing", async () => {
+    const { source, calls } = sourceOf(justFetched(FRESH, MINUTE - 1), [key("k9")]);
+    expect(await lookUp(source, "k9")).toBe("forbidden");
+    expect(calls).toEqual([]);
+  });
+
+  test("after a minute it may refresh again", async () => {
+    const { source } = sourceOf(justFetched(FRESH, MINUTE), [key("k9")]);
+    expect(await lookUp(source, "k9")).toBe("k9");
+  });
+
+  test("a key that a new set no longer holds is forbidden", async () => {
+    expect(await lookUp(sourceOf(STALE, [key("k2")]).source, "k1")).toBe("forbidden");
+  });
+});
+
+describe("when the keys cannot be fetched", () => {
+  test.each<[string, StoredKeys | null, string, string]>([
+    ["nothing is stored", null, "k1", "upstream_unavailable"],
+    ["the id is unknown", FRESH, "k9", "upstream_unavailable"],
+    ["the key is stale by less than an hour", STALE, "k1", "k1"],
+    ["the key is stale by an hour", LONG_STALE, "k1", "upstream_unavailable"],
+  ])("and %s", async (_name, stored, kid, expected) => {
+    expect(await lookUp(sourceOf(stored, null).source, kid)).toBe(expected);
+  });
+
+  test("an attempt that failed a moment ago is not repeated, and nothing is accepted", async () => {
+    const { source, calls } = sourceOf(justAttempted(FRESH, 1), [key("k9")]);
+    expect(await lookUp(source, "k9")).toBe("upstream_unavailable");
+    expect(calls).toEqual([]);
+  });
+
+  test("an attempt of another request is waited out", async () => {
+    const { source } = sourceOf(null, [key("k1")]);
+    const refused = { ...source, beginRefresh: async () => false };
+    expect(await lookUp(refused, "k1")).toBe("upstream_unavailable");
+  });
+});
+
+describe("reading a key set", () => {
+  const jwk = { kty: "RSA", alg: "RS256", use: "sig", kid: "k1", n: "AQ", e: "AQAB" };
+
+  test("keeps RSA signing keys and nothing else of them", () => {
+    const keys = [
+      jwk,
+      { ...jwk, kty: "EC" },
+      { ...jwk, use: "enc" },
+      { ...jwk, kid: undefined },
+      7,
+    ];
+    expect(readKeySet({ keys }, "public, max-age=3600, must-revalidate", NOW_MS)).toEqual({
+      keys: [{ kid: "k1", n: "AQ", e: "AQAB" }],
+      freshUntilMs: NOW_MS + HOUR,
+    });
+  });
+
+  test.each([
+    [null, 5 * MINUTE],
+    ["no-store", 5 * MINUTE],
+    ["max-age=1", 5 * MINUTE],
+    ["max-age=7200", 2 * HOUR],
+    ["max-age=999999999", 24 * HOUR],
+  ])("with cache-control %j is fresh within bounds", (header, freshMs) => {
+    expect(readKeySet({ keys: [jwk] }, header, NOW_MS).freshUntilMs).toBe(NOW_MS + freshMs);
+  });
+
+  test.each([[null], [{}], [{ keys: [] }], [{ keys: [{ kty: "EC" }] }]])(
+    "%j holds no key and counts as unreachable",
+    (body) => {
+      expect(() => readKeySet(body, null, NOW_MS)).toThrow(
+        expect.objectContaining({
+          data: expect.objectContaining({ code: "upstream_unavailable" }) as unknown,
+        }),
+      );
+    },
+  );
+});

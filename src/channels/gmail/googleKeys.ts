@@ -1,0 +1,119 @@
+import * as z from "zod";
+import { AppError } from "../../errors/appError";
+import { HOUR, MINUTE, SECOND } from "../../core/time";
+import { KEY_REFRESH_GAP_MS } from "./keyRefresh";
+
+/** One of Google's RSA signing keys: modulus and exponent as in a JSON Web Key. */
+export interface GoogleKey {
+  readonly kid: string;
+  readonly n: string;
+  readonly e: string;
+}
+
+export interface FetchedKeys {
+  readonly keys: readonly GoogleKey[];
+  /** Until when Google says that the set need not be fetched again. */
+  readonly freshUntilMs: number;
+}
+
+export interface StoredKeys extends FetchedKeys {
+  /** When a refresh was last begun, whether or not it succeeded. */
+  readonly attemptedAtMs: number;
+  /** When the keys were last fetched; 0 before the first success. */
+  readonly fetchedAtMs: number;
+}
+
+/** Where keys live and come from. The table and the network are the caller's. */
+export interface KeySource {
+  readonly read: () => Promise<StoredKeys | null>;
+  /** Records an attempt; false when another began within `KEY_REFRESH_GAP_MS`. */
+  readonly beginRefresh: () => Promise<boolean>;
+  /** Fetches the published keys. Throws `upstream_unavailable` when it cannot. */
+  readonly fetch: () => Promise<FetchedKeys>;
+  readonly save: (fetched: FetchedKeys) => Promise<void>;
+}
+
+/** A known key serves this long past its freshness while a refresh is under way or failing. */
+const KEY_GRACE_MS = HOUR;
+const FRESH_MIN_MS = 5 * MINUTE;
+const FRESH_MAX_MS = 24 * HOUR;
+const KEYS_MAX = 20;
+const KEY_ID_LENGTH_MAX = 256;
+/** Base64url of an 8,192-bit modulus, and some room. */
+const MODULUS_LENGTH_MAX = 1_400;
+
+/**
+ * The published key of this id. Throws `forbidden` for an id that Google does not publish, and
+ * `upstream_unavailable` where that cannot be known now.
+ */
+export async function findKey(source: KeySource, kid: string, nowMs: number): Promise<GoogleKey> {
+  const stored = await source.read();
+  const freshUntilMs = stored?.freshUntilMs ?? 0;
+  const known = nowMs < freshUntilMs + KEY_GRACE_MS ? pick(stored?.keys ?? [], kid) : undefined;
+  if (known !== undefined && nowMs < freshUntilMs) return known;
+  const refreshed = await refresh(source, stored, nowMs);
+  const key = refreshed === null ? known : pick(refreshed.keys, kid);
+  if (key !== undefined) return key;
+  if (refreshed === null && !knowsAll(stored, nowMs)) throw unreachable();
+  throw new AppError("forbidden", { detail: "The push token was signed with an unknown key" });
+}
+
+/** Reads a key set and its freshness from an answer of Google's certificate endpoint. */
+export function readKeySet(body: unknown, cacheControl: string | null, nowMs: number): FetchedKeys {
+  const parsed = KeySet.safeParse(body);
+  if (!parsed.success) throw unreachable();
+  const keys = parsed.data.keys.flatMap((row) => {
+    const key = SigningKey.safeParse(row);
+    return key.success ? [{ kid: key.data.kid, n: key.data.n, e: key.data.e }] : [];
+  });
+  if (keys.length === 0) throw unreachable();
+  const maxAgeSeconds = Number(/max-age=(\d{1,9})/.exec(cacheControl ?? "")?.[1] ?? 0);
+  const freshMs = Math.min(Math.max(maxAgeSeconds * SECOND, FRESH_MIN_MS), FRESH_MAX_MS);
+  return { keys: keys.slice(0, KEYS_MAX), freshUntilMs: nowMs + freshMs };
+}
+
+const KeySet = z.looseObject({ keys: z.array(z.unknown()) });
+
+const SigningKey = z.looseObject({
+  kty: z.literal("RSA"),
+  alg: z.literal("RS256").optional(),
+  use: z.literal("sig").optional(),
+  kid: z.string().min(1).max(KEY_ID_LENGTH_MAX),
+  n: z.string().min(1).max(MODULUS_LENGTH_MAX),
+  e: z.string().min(1).max(16),
+});
+
+async function refresh(
+  source: KeySource,
+  stored: StoredKeys | null,
+  nowMs: number,
+): Promise<FetchedKeys | null> {
+  // What was read already tells that it is too early; asking the table again would cost a call.
+  if (stored !== null && nowMs - stored.attemptedAtMs < KEY_REFRESH_GAP_MS) return null;
+  if (!(await source.beginRefresh())) return null;
+  let fetched: FetchedKeys;
+  try {
+    fetched = await source.fetch();
+  } catch {
+    // Why it failed is the port's to log. What it means for this token is decided by the caller.
+    return null;
+  }
+  await source.save(fetched);
+  return fetched;
+}
+
+/** Whether the last attempt succeeded a moment ago, so that an unknown id is really unknown. */
+function knowsAll(stored: StoredKeys | null, nowMs: number): boolean {
+  if (stored === null || stored.fetchedAtMs < stored.attemptedAtMs) return false;
+  return nowMs - stored.attemptedAtMs < KEY_REFRESH_GAP_MS;
+}
+
+const pick = (keys: readonly GoogleKey[], kid: string): GoogleKey | undefined =>
+  keys.find((key) => key.kid === kid);
+
+function unreachable(): AppError {
+  return new AppError("upstream_unavailable", {
+    detail: "The keys that sign push tokens could not be fetched",
+    retryAfterMs: KEY_REFRESH_GAP_MS,
+  });
+}

@@ -1,0 +1,69 @@
+import { errors, importJWK, type JWTHeaderParameters, type JWTPayload, jwtVerify } from "jose";
+import { AppError } from "../../errors/appError";
+import { findKey, type KeySource } from "./googleKeys";
+
+const ISSUERS = ["https://accounts.google.com", "accounts.google.com"];
+/** Google's own libraries allow this much disagreement between clocks. */
+const CLOCK_SKEW_SECONDS = 300;
+/** No token that Google issues lives longer. */
+const LIFETIME_SECONDS_MAX = 86_400;
+const TOKEN_LENGTH_MAX = 8_192;
+
+export interface GoogleTokenRules {
+  /** The audience set on the subscription, exactly. */
+  readonly audience: string;
+  /** E-mail address of the service account that the subscription pushes as. */
+  readonly serviceAccount: string;
+}
+
+interface PresentedToken {
+  readonly token: string;
+  readonly rules: GoogleTokenRules;
+  readonly keys: KeySource;
+  readonly nowMs: number;
+}
+
+/**
+ * Verifies the OIDC token of a Pub/Sub push. Throws `forbidden` for any token that is not
+ * Google's for this subscription, `upstream_unavailable` where its key cannot be known now.
+ */
+export async function verifyGoogleToken(presented: PresentedToken): Promise<void> {
+  const { token, rules, keys, nowMs } = presented;
+  if (token.length > TOKEN_LENGTH_MAX) throw wrong();
+  const keyOf = async ({ kid }: JWTHeaderParameters) => {
+    if (kid === undefined || kid === "") throw wrong();
+    const { n, e } = await findKey(keys, kid, nowMs);
+    return await importJWK({ kty: "RSA", n, e, alg: "RS256" }, "RS256");
+  };
+  try {
+    const { payload } = await jwtVerify(token, keyOf, {
+      // Naming the one algorithm refuses both `none` and an HMAC keyed with the public key.
+      algorithms: ["RS256"],
+      issuer: ISSUERS,
+      audience: rules.audience,
+      requiredClaims: ["exp", "iat"],
+      clockTolerance: CLOCK_SKEW_SECONDS,
+      maxTokenAge: LIFETIME_SECONDS_MAX,
+      currentDate: new Date(nowMs),
+    });
+    if (!isFor(payload, rules)) throw wrong();
+  } catch (error) {
+    if (error instanceof errors.JOSEError) throw wrong();
+    throw error;
+  }
+}
+
+function isFor(payload: JWTPayload, { audience, serviceAccount }: GoogleTokenRules): boolean {
+  const { aud, exp = Infinity, iat = 0, email, email_verified: verified } = payload;
+  return (
+    // A list of audiences would let one token open several doors; Google sends one.
+    aud === audience &&
+    exp - iat <= LIFETIME_SECONDS_MAX &&
+    // Only the boolean: the text "false" is true to a lenient check.
+    verified === true &&
+    email === serviceAccount
+  );
+}
+
+const wrong = (): AppError =>
+  new AppError("forbidden", { detail: "The push token is missing or wrong" });

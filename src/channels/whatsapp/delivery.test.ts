@@ -1,0 +1,231 @@
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import {
+  ACCOUNT_UPDATE,
+  BUTTON_REPLY,
+  change,
+  delivery,
+  DOCUMENT_MESSAGE,
+  FAILURE,
+  IMAGE_MESSAGE,
+  REACTION,
+  status,
+  TEXT_DELIVERY,
+  TEXT_MESSAGE,
+  UNSUPPORTED,
+  USER_ID_DELIVERY,
+} from "../../../test/vectors/whatsappDeliveries";
+import { errorData } from "../../errors/appError";
+import { readDelivery } from "./delivery";
+import { claimKey } from "./event";
+
+const NOW_MS = 1_790_000_100_000;
+
+const eventsOf = async (body: unknown) => (await readDelivery(body, NOW_MS)).events;
+
+/** The one event of a delivery that holds this message. */
+async function messageOf(message: unknown) {
+  const [event] = await eventsOf(delivery({ messages: [message] }));
+  if (event?.type !== "message") throw new Error("no message was read");
+  return event;
+}
+
+async function refusalOf(body: unknown) {
+  try {
+    await readDelivery(body, NOW_MS);
+    return null;
+  } catch (error) {
+    return errorData(error);
+  }
+}
+
+describe("a text message", () => {
+  test("is reduced to what is stored", async () => {
+    expect(await readDelivery(TEXT_DELIVERY, NOW_MS)).toEqual({
+      events: [
+        {
+          type: "message",
+          messageId: "wamid.TEXT01",
+          from: "18765550123",
+          fromUserId: "JM.10000000000000001",
+          phoneNumberId: "300000000000001",
+          kind: "text",
+          text: "Where is my parcel?",
+          textTruncated: false,
+          mediaId: null,
+          contextId: null,
+          sentAtMs: 1_790_000_000_000,
+        },
+      ],
+      ignored: 0,
+    });
+  });
+
+  test("of a sender who hides the number is from the business-scoped id", async () => {
+    expect(await eventsOf(USER_ID_DELIVERY)).toMatchObject([
+      { from: "JM.10000000000000001", fromUserId: "JM.10000000000000001" },
+    ]);
+  });
+
+  test("that names no sender is from the one contact listed, and from nobody among two", async () => {
+    const message = { ...TEXT_MESSAGE, from: undefined };
+    const one = { contacts: [{ user_id: "JM.1" }], messages: [message] };
+    const two = { contacts: [{ wa_id: "1" }, { wa_id: "2" }], messages: [message] };
+    expect(await eventsOf(delivery(one))).toMatchObject([{ from: "JM.1", fromUserId: "JM.1" }]);
+    expect(await eventsOf(delivery(two))).toMatchObject([{ from: null, fromUserId: null }]);
+  });
+
+  test("beyond the bound is cut and says so", async () => {
+    const message = await messageOf({ ...TEXT_MESSAGE, text: { body: "🦀".repeat(4_097) } });
+    expect(message.text).toBe("🦀".repeat(4_096));
+    expect(message.textTruncated).toBe(true);
+  });
+});
+
+describe("other kinds", () => {
+  test.each([
+    [IMAGE_MESSAGE, { kind: "image", text: "the invoice", mediaId: "400000000000001" }],
+    [DOCUMENT_MESSAGE, { kind: "document", text: null, mediaId: "400000000000002" }],
+    [BUTTON_REPLY, { kind: "interactive", text: "Yes, please", contextId: "wamid.ASKED01" }],
+    [REACTION, { kind: "reaction", text: "👍", contextId: "wamid.ASKED01" }],
+    [UNSUPPORTED, { kind: "unsupported", text: null, mediaId: null }],
+    [{ ...TEXT_MESSAGE, type: "hologram", hologram: {} }, { kind: "hologram" }],
+  ])("%j keep what they carry", async (message, stored) => {
+    expect(await messageOf(message)).toMatchObject(stored);
+  });
+
+  test("fields of an unexpected form count as absent", async () => {
+    const odd = { id: "wamid.ODD01", from: 7, timestamp: {}, type: null, text: "x", image: [] };
+    expect(await messageOf(odd)).toEqual({
+      type: "message",
+      messageId: "wamid.ODD01",
+      from: null,
+      fromUserId: null,
+      phoneNumberId: "300000000000001",
+      kind: "unknown",
+      text: null,
+      textTruncated: false,
+      mediaId: null,
+      contextId: null,
+      sentAtMs: NOW_MS,
+    });
+  });
+
+  test.each(["", "x", "-1", "1.5", "99999999999999", "1e400"])(
+    "the timestamp %j is replaced by the time of receipt",
+    async (timestamp) => {
+      expect((await messageOf({ ...TEXT_MESSAGE, timestamp })).sentAtMs).toBe(NOW_MS);
+    },
+  );
+});
+
+describe("a message without a usable id", () => {
+  test.each([[undefined], [""], [7], ["x".repeat(257)]])(
+    "such as %j is known by its digest, the same at every delivery",
+    async (id) => {
+      const message = { ...TEXT_MESSAGE, id };
+      const first = await messageOf(message);
+      expect(first.messageId).toMatch(/^sha256:[0-9a-f]{64}$/);
+      expect((await messageOf(message)).messageId).toBe(first.messageId);
+      const other = await messageOf({ ...message, text: { body: "another" } });
+      expect(other.messageId).not.toBe(first.messageId);
+    },
+  );
+});
+
+describe("a delivery", () => {
+  test("may carry many entries, changes, messages and reports", async () => {
+    const messages = ["a", "b"].map((id) => ({ ...TEXT_MESSAGE, id }));
+    const entry = (id: string) => ({
+      id,
+      changes: [change({ messages }), change({ statuses: [status("sent", 1), status("read", 2)] })],
+    });
+    const events = await eventsOf({ entry: [entry("1"), entry("2")] });
+    expect(events.map(({ type }) => type)).toEqual([
+      ...["message", "message", "status", "status"],
+      ...["message", "message", "status", "status"],
+    ]);
+  });
+
+  test("of another field is ignored", async () => {
+    expect(await readDelivery(ACCOUNT_UPDATE, NOW_MS)).toEqual({ events: [], ignored: 1 });
+  });
+
+  test("without entries, changes or messages holds nothing", async () => {
+    expect(await eventsOf({ entry: [] })).toEqual([]);
+    expect(await eventsOf({ entry: [{ id: "1" }] })).toEqual([]);
+    expect(await eventsOf(delivery({}))).toEqual([]);
+  });
+
+  test.each([
+    [null, ""],
+    [[], ""],
+    [{}, "entry"],
+    [{ entry: {} }, "entry"],
+    [{ entry: [7] }, "entry.0"],
+    [{ entry: [{ changes: "x" }] }, "entry.0.changes"],
+    [{ entry: [{ changes: [{ field: "messages" }] }] }, "entry.0.changes.0.value"],
+    [delivery({ messages: {} }), "entry.0.changes.0.value.messages"],
+    [delivery({ messages: ["x"] }), "entry.0.changes.0.value.messages.0"],
+    [delivery({ statuses: [null] }), "entry.0.changes.0.value.statuses.0"],
+  ])("with a broken frame %j is refused at %j", async (body, path) => {
+    const refusal = await refusalOf(body);
+    expect(refusal?.code).toBe("invalid_request");
+    expect(refusal?.issues?.[0]?.path).toBe(path);
+  });
+
+  test("of any JSON at all is read or refused as invalid_request", async () => {
+    const inside = fc.jsonValue({ maxDepth: 6 });
+    const bodies = fc.oneof(
+      inside,
+      inside.map((messages) => delivery({ messages })),
+      fc.array(inside).map((messages) => delivery({ messages, statuses: messages })),
+    );
+    await fc.assert(
+      fc.asyncProperty(bodies, async (body) => {
+        expect(["invalid_request", undefined]).toContain((await refusalOf(body))?.code);
+      }),
+    );
+  });
+});
+
+describe("a status report", () => {
+  test("is read with its failure code, for the recipient", async () => {
+    const body = delivery({ statuses: [status("failed", 1_790_000_009, FAILURE)] });
+    expect(await eventsOf(body)).toEqual([
+      {
+        type: "status",
+        messageId: "wamid.SENT01",
+        status: "failed",
+        atMs: 1_790_000_009_000,
+        errorCode: 131026,
+        recipient: "18765550123",
+      },
+    ]);
+  });
+
+  test("of a hidden number is for the business-scoped id", async () => {
+    const body = delivery({ statuses: [status("read", 1, { recipient_id: undefined })] });
+    expect(await eventsOf(body)).toMatchObject([{ recipient: "JM.10000000000000001" }]);
+  });
+
+  test("with an unknown word or without a message joins nothing and is ignored", async () => {
+    const statuses = [status("deleted", 1), status("read", 1, { id: "" }), status("toString", 1)];
+    expect(await readDelivery(delivery({ statuses }), NOW_MS)).toEqual({ events: [], ignored: 3 });
+  });
+});
+
+test("claims tell messages, and reports of one message, apart", async () => {
+  const events = await eventsOf(
+    delivery({
+      messages: [TEXT_MESSAGE],
+      statuses: [status("sent", 1), status("sent", 2), status("failed", 2, FAILURE)],
+    }),
+  );
+  expect(events.map(claimKey)).toEqual([
+    { scope: "whatsapp_message", key: "wamid.TEXT01" },
+    { scope: "whatsapp_status", key: "wamid.SENT01:sent:1000:" },
+    { scope: "whatsapp_status", key: "wamid.SENT01:sent:2000:" },
+    { scope: "whatsapp_status", key: "wamid.SENT01:failed:2000:131026" },
+  ]);
+});
