@@ -3,7 +3,10 @@
  * text exactly as the functions' own library sends and expects them, so a read parses nothing.
  */
 export interface Database {
-  /** Installs the schema exported by `convex/schema.ts` (its JSON), building indexes as needed. */
+  /**
+   * Installs the schema exported by `convex/schema.ts` (its JSON), building indexes as needed. The
+   * runtime adds its own tables to it, whose names start with `_`, to have indexes on them.
+   */
   applySchema(schemaJson: string): Promise<void>;
   /** Opens a snapshot. `atTs` reads an earlier commit still held open by `holdSnapshot`. */
   begin(kind: "query" | "mutation", options?: { readonly atTs?: number }): Transaction;
@@ -44,6 +47,7 @@ export interface Transaction {
   system: {
     insert(table: string, value: Readonly<Record<string, unknown>>): string;
     patch(id: string, value: Readonly<Record<string, unknown>>): void;
+    remove(id: string): void;
     get(id: string): Readonly<Record<string, unknown>> | null;
     /** Counts one scheduled function against the budget. */
     countScheduled(argsBytes: number): void;
