@@ -9,6 +9,7 @@ import type {
   ChatCompletionTool,
 } from "openai/resources/chat/completions";
 import { AppError } from "../errors/appError";
+import { ignoreGone } from "./body";
 import type { ChatDelta, ChatEnding, ChatMessage, ToolDefinition } from "./chat";
 import { chatFrames, inBandCode, type Stop } from "./chatFrames";
 import { type Io, platformIo } from "./io";
@@ -274,8 +275,4 @@ async function clientAbort(
     signal?.addEventListener("abort", onAbort);
     closed.addEventListener("abort", () => signal?.removeEventListener("abort", onAbort));
   });
-}
-
-function ignoreGone(): void {
-  // The connection is already gone, which is what was asked for.
 }

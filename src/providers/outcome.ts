@@ -42,22 +42,21 @@ export function upstreamError(status: number, retryAfterMs: number | null): AppE
   });
 }
 
-/** How an error code counts. Codes that we raise about ourselves never blame the provider. */
+/** Codes that speak of a provider; every other is about ourselves and blames nobody else. */
+const UPSTREAM_OUTCOMES: Readonly<Partial<Record<ErrorCode, Outcome["kind"]>>> = {
+  upstream_timeout: "failure",
+  upstream_rate_limited: "failure",
+  upstream_unavailable: "failure",
+  upstream_error: "failure",
+  upstream_quota_exceeded: "neutral",
+  upstream_bad_request: "neutral",
+  upstream_auth: "neutral",
+  misconfigured: "neutral",
+};
+
+/** How an error code counts for the provider that was asked. */
 export function codeOutcome(code: ErrorCode): Outcome["kind"] {
-  switch (code) {
-    case "upstream_timeout":
-    case "upstream_rate_limited":
-    case "upstream_unavailable":
-    case "upstream_error":
-      return "failure";
-    case "upstream_quota_exceeded":
-    case "upstream_bad_request":
-    case "upstream_auth":
-    case "misconfigured":
-      return "neutral";
-    default:
-      return "infrastructure";
-  }
+  return UPSTREAM_OUTCOMES[code] ?? "infrastructure";
 }
 
 /** The outcome of a call that ended in an error. */

@@ -23,6 +23,8 @@ export interface ProviderRow {
   readonly secretKnobs: readonly string[];
   /** Whole call with its retries, in milliseconds; for a stream, until its first byte. */
   readonly deadlineMs: Setting;
+  /** One attempt of a request that may be repeated, so that silence leaves time for another. */
+  readonly attemptMs: number;
   readonly retry: RetryPolicy;
   readonly breaker: { readonly threshold: Setting; readonly cooldownMs: Setting };
   readonly bulkhead: { readonly maxConcurrent: Setting; readonly leaseMs: Setting };
@@ -71,6 +73,7 @@ export const PROVIDERS = {
     baseUrlKnob: "OPENROUTER_BASE_URL",
     secretKnobs: ["OPENROUTER_API_KEY"],
     deadlineMs: knob("CHAT_PROVIDER_PRIMARY_TIMEOUT_MS"),
+    attemptMs: MINUTE,
     retry: { ...RETRY_TWICE, retries: knob("CHAT_PROVIDER_PRIMARY_RETRIES") },
     breaker: circuit("OPENROUTER_PRIMARY"),
     bulkhead: bulkhead("OR_PRI"),
@@ -81,6 +84,7 @@ export const PROVIDERS = {
     baseUrlKnob: "OPENROUTER_BASE_URL",
     secretKnobs: ["OPENROUTER_API_KEY"],
     deadlineMs: knob("CHAT_PROVIDER_SECONDARY_TIMEOUT_MS"),
+    attemptMs: MINUTE,
     retry: { ...RETRY_TWICE, retries: knob("CHAT_PROVIDER_SECONDARY_RETRIES") },
     breaker: circuit("OPENROUTER_SECONDARY"),
     bulkhead: bulkhead("OR_SEC"),
@@ -91,6 +95,7 @@ export const PROVIDERS = {
     baseUrlKnob: "SERPER_BASE_URL",
     secretKnobs: ["SERPER_API_KEY"],
     deadlineMs: fixed(10 * SECOND),
+    attemptMs: 5 * SECOND,
     retry: RETRY_TWICE,
     breaker: circuit("SERPER"),
     bulkhead: bulkhead("SERPER"),
@@ -100,6 +105,7 @@ export const PROVIDERS = {
     baseUrlKnob: "EBAY_BASE_URL",
     secretKnobs: ["EBAY_CLIENT_ID", "EBAY_CLIENT_SECRET"],
     deadlineMs: fixed(10 * SECOND),
+    attemptMs: 5 * SECOND,
     retry: RETRY_TWICE,
     breaker: circuit("EBAY"),
     bulkhead: bulkhead("EBAY"),
@@ -109,6 +115,7 @@ export const PROVIDERS = {
     baseUrlKnob: "SERPAPI_BASE_URL",
     secretKnobs: ["SERPAPI_API_KEY"],
     deadlineMs: fixed(20 * SECOND),
+    attemptMs: 12 * SECOND,
     retry: RETRY_TWICE,
     breaker: circuit("GLOBAL_SEARCH"),
     bulkhead: bulkhead("GLOBAL_SEARCH"),
@@ -118,6 +125,7 @@ export const PROVIDERS = {
     baseUrlKnob: "GOOGLE_CERTS_URL",
     secretKnobs: [],
     deadlineMs: fixed(5 * SECOND),
+    attemptMs: 3 * SECOND,
     retry: RETRY_TWICE,
     ...QUIET,
   },
@@ -126,6 +134,7 @@ export const PROVIDERS = {
     baseUrlKnob: "GOOGLE_BASE_URL",
     secretKnobs: ["GMAIL_OAUTH_CLIENT_ID", "GMAIL_OAUTH_CLIENT_SECRET"],
     deadlineMs: fixed(10 * SECOND),
+    attemptMs: 5 * SECOND,
     retry: RETRY_TWICE,
     breaker: circuit("GMAIL_OAUTH"),
     bulkhead: bulkhead("GMAIL_OAUTH"),
@@ -135,6 +144,7 @@ export const PROVIDERS = {
     baseUrlKnob: "WHATSAPP_BASE_URL",
     secretKnobs: ["WHATSAPP_ACCESS_TOKEN", "WHATSAPP_PHONE_NUMBER_ID"],
     deadlineMs: fixed(10 * SECOND),
+    attemptMs: 5 * SECOND,
     retry: RETRY_TWICE,
     ...QUIET,
   },
@@ -144,6 +154,7 @@ export const PROVIDERS = {
     baseUrlKnob: null,
     secretKnobs: ["SENTRY_DSN"],
     deadlineMs: fixed(5 * SECOND),
+    attemptMs: 5 * SECOND,
     retry: { ...RETRY_TWICE, retries: fixed(0) },
     ...QUIET,
   },
@@ -152,6 +163,7 @@ export const PROVIDERS = {
     baseUrlKnob: null,
     secretKnobs: [],
     deadlineMs: knob("TOOL_JOB_LEASE_MS"),
+    attemptMs: MINUTE,
     retry: { ...RETRY_TWICE, retries: fixed(0) },
     breaker: QUIET.breaker,
     bulkhead: {

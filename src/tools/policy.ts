@@ -1,0 +1,46 @@
+/** The policies of the tool table with an environment's values. */
+import type { Env } from "../config/env";
+import { readKnob } from "../config/read";
+import { AppError } from "../errors/appError";
+import { QOS_WEIGHT_KNOBS, type QosClass, type ToolId, toolRow } from "./table";
+
+export interface CachePolicy {
+  /** Such as `search_web_v1`. */
+  readonly namespace: string;
+  readonly ttlMs: number;
+}
+
+export interface QueuePolicy {
+  readonly qos: QosClass;
+  readonly weight: number;
+  readonly runMax: number;
+  readonly queueMax: number;
+}
+
+/** Where and how long a tool's results are kept; null for a tool that keeps none. */
+export function cachePolicy(env: Env, id: ToolId): CachePolicy | null {
+  const { cache } = toolRow(id);
+  if (cache === null) return null;
+  const version =
+    "value" in cache.version ? cache.version.value : String(readKnob(env, cache.version.knob));
+  return { namespace: `${cache.prefix}_${version}`, ttlMs: readNumber(env, cache.ttlKnob) };
+}
+
+/** How a tool's jobs queue; null for a tool that runs in place. */
+export function queuePolicy(env: Env, id: ToolId): QueuePolicy | null {
+  const { queue } = toolRow(id);
+  if (queue === null) return null;
+  return {
+    qos: queue.qos,
+    weight: readNumber(env, QOS_WEIGHT_KNOBS[queue.qos]),
+    runMax: readNumber(env, queue.runMaxKnob),
+    queueMax: readNumber(env, queue.queueMaxKnob),
+  };
+}
+
+function readNumber(env: Env, name: string): number {
+  const value = readKnob(env, name);
+  // A row that names a knob of another kind is a slip in the tables, which a test excludes.
+  if (typeof value !== "number") throw new AppError("internal_error");
+  return value;
+}
