@@ -71,7 +71,15 @@ export function virtualIo(script: FetchScript, random = 0.5) {
 }
 
 export type BodyStep =
-  Uint8Array | string | { readonly waitMs: number } | (() => void) | "hang" | "break";
+  | Uint8Array
+  | string
+  | { readonly waitMs: number }
+  | { readonly stop: "hang" | "break" }
+  | (() => void);
+
+/** The body goes silent for good, or its connection breaks. */
+export const HANG: BodyStep = { stop: "hang" };
+export const BREAK: BodyStep = { stop: "break" };
 
 export interface ScriptedBody {
   readonly stream: ReadableStream<Uint8Array>;
