@@ -7,6 +7,7 @@ import { AppError, errorData } from "../errors/appError";
 import type { ErrorCode } from "../errors/table";
 import { log } from "../log/log";
 import type { Env } from "../config/env";
+import type { TextKnobName } from "../config/knobs";
 import { ignoreGone, readBounded } from "./body";
 import type { Io } from "./io";
 import { type Json, asObject, parseJson } from "./json";
@@ -34,7 +35,9 @@ export type CallIo = Io & { readonly env: Env };
 export interface ProviderRequest<T> {
   readonly provider: ProviderId;
   readonly method: "GET" | "POST" | "PUT" | "PATCH" | "DELETE";
-  /** Below the provider's base URL, starting with a slash or, for a bare base URL, empty. */
+  /** Which of the provider's addresses; the usual one where absent. */
+  readonly baseUrlKnob?: TextKnobName;
+  /** Below that address, starting with a slash; empty for the address itself. */
   readonly path: string;
   readonly headers?: Readonly<Record<string, string>>;
   readonly body?: string;
@@ -79,7 +82,7 @@ export async function callProvider<T>(
 ): Promise<T> {
   const row = providerRow(request.provider);
   readSecrets(io.env, row);
-  const url = `${readBaseUrl(io.env, row)}${request.path}`;
+  const url = `${readBaseUrl(io.env, row, request.baseUrlKnob)}${request.path}`;
   const deadlineAtMs = Math.min(
     io.now() + readSetting(io.env, row.deadlineMs),
     request.deadlineAtMs ?? Infinity,

@@ -130,7 +130,7 @@ async function searchWith(
   search: EbayQuery,
   { gate, io }: EbayDeps,
 ): Promise<readonly Product[]> {
-  const site = search.marketplaceId ?? String(readKnob(io.env, "EBAY_MARKETPLACE_ID"));
+  const site = search.marketplaceId ?? readKnob(io.env, "EBAY_MARKETPLACE_ID");
   return await callProvider(
     gate,
     {

@@ -6,19 +6,14 @@ import type { ProviderRow, Setting } from "./table";
 
 /** The number a setting stands for. */
 export function readSetting(env: Env, setting: Setting): number {
-  if ("value" in setting) return setting.value;
-  const value = readKnob(env, setting.knob);
-  // A row that names a knob of another kind is a slip in the tables, which a test excludes.
-  if (typeof value !== "number") throw new AppError("internal_error");
-  return value;
+  return "value" in setting ? setting.value : readKnob(env, setting.knob);
 }
 
-/** A provider's base URL, without the slash at its end. */
-export function readBaseUrl(env: Env, row: ProviderRow): string {
-  const value = row.baseUrlKnob === null ? null : readKnob(env, row.baseUrlKnob);
-  if (typeof value !== "string" || value === "")
-    throw new AppError("misconfigured", { detail: `${row.title} has no address.` });
-  return value.replace(/\/+$/, "");
+/** A provider's base URL, without the slash at its end; the usual one where none is named. */
+export function readBaseUrl(env: Env, row: ProviderRow, knob = row.baseUrlKnobs[0]): string {
+  if (knob === undefined || !row.baseUrlKnobs.includes(knob))
+    throw new AppError("internal_error", { detail: `${row.title} has no such address.` });
+  return readKnob(env, knob).replace(/\/+$/, "");
 }
 
 /** The secrets a provider needs, in the order of its row. A missing one is `misconfigured`. */

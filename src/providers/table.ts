@@ -2,10 +2,11 @@
  * Every provider we call: one row each, data only, so that queries and mutations may import it.
  * Ids are contracts: breakers, bulkheads, metrics and the snapshot use them as keys.
  */
+import type { NumberKnob, SecretName, TextKnobName } from "../config/knobs";
 import { MINUTE, SECOND } from "../core/time";
 
 /** A number that an operator may set, or one that is fixed. */
-export type Setting = { readonly knob: string } | { readonly value: number };
+export type Setting = { readonly knob: NumberKnob } | { readonly value: number };
 
 export interface RetryPolicy {
   /** Attempts after the first. */
@@ -17,10 +18,10 @@ export interface RetryPolicy {
 export interface ProviderRow {
   /** One line for the documentation and the snapshot. */
   readonly title: string;
-  /** Knob that holds the base URL; null for what is not called over HTTP. */
-  readonly baseUrlKnob: string | null;
+  /** Knobs that hold its addresses; the first is the usual one. None: not called this way. */
+  readonly baseUrlKnobs: readonly TextKnobName[];
   /** Secrets a call cannot do without; a missing one is `misconfigured` before any call. */
-  readonly secretKnobs: readonly string[];
+  readonly secretKnobs: readonly SecretName[];
   /** Whole call with its retries, in milliseconds; for a stream, until its first byte. */
   readonly deadlineMs: Setting;
   /** One attempt of a request that may be repeated, so that silence leaves time for another. */
@@ -47,13 +48,23 @@ export const RETRY_BUDGET_FLOOR = 10;
 
 const RETRY_TWICE: RetryPolicy = { retries: { value: 2 }, baseMs: 250, capMs: 2 * SECOND };
 
-const knob = (name: string): Setting => ({ knob: name });
+const knob = (name: NumberKnob): Setting => ({ knob: name });
 const fixed = (value: number): Setting => ({ value });
-const circuit = (name: string) => ({
+const circuit = (
+  name:
+    | "OPENROUTER_PRIMARY"
+    | "OPENROUTER_SECONDARY"
+    | "SERPER"
+    | "EBAY"
+    | "GLOBAL_SEARCH"
+    | "GMAIL_OAUTH",
+) => ({
   threshold: knob(`CIRCUIT_${name}_THRESHOLD`),
   cooldownMs: knob(`CIRCUIT_${name}_COOLDOWN_MS`),
 });
-const bulkhead = (name: string) => ({
+const bulkhead = (
+  name: "OR_PRI" | "OR_SEC" | "SERPER" | "EBAY" | "GLOBAL_SEARCH" | "GMAIL_OAUTH",
+) => ({
   maxConcurrent: knob(`BULKHEAD_${name}_MAX_CONCURRENT`),
   leaseMs: knob(`BULKHEAD_${name}_LEASE_TTL_MS`),
 });
@@ -70,7 +81,7 @@ const QUIET = {
 export const PROVIDERS = {
   openrouter_chat_primary: {
     title: "OpenRouter chat completions, primary route",
-    baseUrlKnob: "OPENROUTER_BASE_URL",
+    baseUrlKnobs: ["OPENROUTER_BASE_URL"],
     secretKnobs: ["OPENROUTER_API_KEY"],
     deadlineMs: knob("CHAT_PROVIDER_PRIMARY_TIMEOUT_MS"),
     attemptMs: MINUTE,
@@ -81,7 +92,7 @@ export const PROVIDERS = {
   },
   openrouter_chat_secondary: {
     title: "OpenRouter chat completions, secondary route",
-    baseUrlKnob: "OPENROUTER_BASE_URL",
+    baseUrlKnobs: ["OPENROUTER_BASE_URL"],
     secretKnobs: ["OPENROUTER_API_KEY"],
     deadlineMs: knob("CHAT_PROVIDER_SECONDARY_TIMEOUT_MS"),
     attemptMs: MINUTE,
@@ -92,7 +103,7 @@ export const PROVIDERS = {
   },
   serper_search: {
     title: "Serper web search",
-    baseUrlKnob: "SERPER_BASE_URL",
+    baseUrlKnobs: ["SERPER_BASE_URL"],
     secretKnobs: ["SERPER_API_KEY"],
     deadlineMs: fixed(10 * SECOND),
     attemptMs: 5 * SECOND,
@@ -102,7 +113,7 @@ export const PROVIDERS = {
   },
   ebay_search: {
     title: "eBay Browse search",
-    baseUrlKnob: "EBAY_BASE_URL",
+    baseUrlKnobs: ["EBAY_BASE_URL"],
     secretKnobs: ["EBAY_CLIENT_ID", "EBAY_CLIENT_SECRET"],
     deadlineMs: fixed(10 * SECOND),
     attemptMs: 5 * SECOND,
@@ -112,7 +123,7 @@ export const PROVIDERS = {
   },
   global_search: {
     title: "SerpApi Google Shopping search",
-    baseUrlKnob: "SERPAPI_BASE_URL",
+    baseUrlKnobs: ["SERPAPI_BASE_URL"],
     secretKnobs: ["SERPAPI_API_KEY"],
     deadlineMs: fixed(20 * SECOND),
     attemptMs: 12 * SECOND,
@@ -122,7 +133,7 @@ export const PROVIDERS = {
   },
   google_certs: {
     title: "Google's public keys for push tokens",
-    baseUrlKnob: "GOOGLE_CERTS_URL",
+    baseUrlKnobs: ["GOOGLE_CERTS_URL"],
     secretKnobs: [],
     deadlineMs: fixed(5 * SECOND),
     attemptMs: 3 * SECOND,
@@ -131,7 +142,7 @@ export const PROVIDERS = {
   },
   gmail_oauth: {
     title: "Google OAuth tokens and the Gmail API",
-    baseUrlKnob: "GOOGLE_BASE_URL",
+    baseUrlKnobs: ["GOOGLE_OAUTH_BASE_URL", "GMAIL_BASE_URL"],
     secretKnobs: ["GMAIL_OAUTH_CLIENT_ID", "GMAIL_OAUTH_CLIENT_SECRET"],
     deadlineMs: fixed(10 * SECOND),
     attemptMs: 5 * SECOND,
@@ -141,7 +152,7 @@ export const PROVIDERS = {
   },
   whatsapp_graph: {
     title: "WhatsApp Graph API",
-    baseUrlKnob: "WHATSAPP_BASE_URL",
+    baseUrlKnobs: ["WHATSAPP_GRAPH_BASE_URL"],
     secretKnobs: ["WHATSAPP_ACCESS_TOKEN", "WHATSAPP_PHONE_NUMBER_ID"],
     deadlineMs: fixed(10 * SECOND),
     attemptMs: 5 * SECOND,
@@ -151,7 +162,7 @@ export const PROVIDERS = {
   sentry_ingest: {
     title: "Sentry event ingest",
     // Sentry's address and key are both in the DSN.
-    baseUrlKnob: null,
+    baseUrlKnobs: [],
     secretKnobs: ["SENTRY_DSN"],
     deadlineMs: fixed(5 * SECOND),
     attemptMs: 5 * SECOND,
@@ -160,7 +171,7 @@ export const PROVIDERS = {
   },
   tool_job_worker: {
     title: "Workers of the tool job queue",
-    baseUrlKnob: null,
+    baseUrlKnobs: [],
     secretKnobs: [],
     deadlineMs: knob("TOOL_JOB_LEASE_MS"),
     attemptMs: MINUTE,

@@ -1,7 +1,6 @@
 /** The policies of the tool table with an environment's values. */
 import type { Env } from "../config/env";
 import { readKnob } from "../config/read";
-import { AppError } from "../errors/appError";
 import { QOS_WEIGHT_KNOBS, type QosClass, type ToolId, toolRow } from "./table";
 
 export interface CachePolicy {
@@ -22,8 +21,8 @@ export function cachePolicy(env: Env, id: ToolId): CachePolicy | null {
   const { cache } = toolRow(id);
   if (cache === null) return null;
   const version =
-    "value" in cache.version ? cache.version.value : String(readKnob(env, cache.version.knob));
-  return { namespace: `${cache.prefix}_${version}`, ttlMs: readNumber(env, cache.ttlKnob) };
+    "value" in cache.version ? cache.version.value : readKnob(env, cache.version.knob);
+  return { namespace: `${cache.prefix}_${version}`, ttlMs: readKnob(env, cache.ttlKnob) };
 }
 
 /** How a tool's jobs queue; null for a tool that runs in place. */
@@ -32,15 +31,8 @@ export function queuePolicy(env: Env, id: ToolId): QueuePolicy | null {
   if (queue === null) return null;
   return {
     qos: queue.qos,
-    weight: readNumber(env, QOS_WEIGHT_KNOBS[queue.qos]),
-    runMax: readNumber(env, queue.runMaxKnob),
-    queueMax: readNumber(env, queue.queueMaxKnob),
+    weight: readKnob(env, QOS_WEIGHT_KNOBS[queue.qos]),
+    runMax: readKnob(env, queue.runMaxKnob),
+    queueMax: readKnob(env, queue.queueMaxKnob),
   };
-}
-
-function readNumber(env: Env, name: string): number {
-  const value = readKnob(env, name);
-  // A row that names a knob of another kind is a slip in the tables, which a test excludes.
-  if (typeof value !== "number") throw new AppError("internal_error");
-  return value;
 }

@@ -2,6 +2,7 @@
  * The tools a model may call: one row each, data only, so that queries and mutations may import
  * it. Arguments are in definitions.ts, the work in a file per tool.
  */
+import type { NumberKnob, TextKnobName } from "../config/knobs";
 import type { ProviderId } from "../providers/table";
 
 /** The order in which classes are favoured; none ever starves. */
@@ -13,21 +14,21 @@ export const QOS_WEIGHT_KNOBS = {
   realtime: "TOOL_JOB_RUNMAX_QOS_REALTIME",
   interactive: "TOOL_JOB_RUNMAX_QOS_INTERACTIVE",
   batch: "TOOL_JOB_RUNMAX_QOS_BATCH",
-} as const satisfies Record<QosClass, string>;
+} as const satisfies Record<QosClass, NumberKnob>;
 
 export interface ToolCachePolicy {
   /** Namespace is prefix and version; a new version leaves the old entries to expire unread. */
   readonly prefix: string;
-  readonly version: { readonly knob: string } | { readonly value: string };
-  readonly ttlKnob: string;
+  readonly version: { readonly knob: TextKnobName } | { readonly value: string };
+  readonly ttlKnob: NumberKnob;
 }
 
 export interface ToolQueuePolicy {
   readonly qos: QosClass;
   /** Most jobs of this tool that run at once. */
-  readonly runMaxKnob: string;
+  readonly runMaxKnob: NumberKnob;
   /** Most jobs of this tool that wait. */
-  readonly queueMaxKnob: string;
+  readonly queueMaxKnob: NumberKnob;
 }
 
 export interface ToolRow {
