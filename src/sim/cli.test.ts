@@ -1,0 +1,224 @@
+import { once } from "node:events";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { createServer, type IncomingHttpHeaders, type Server } from "node:http";
+import type { AddressInfo } from "node:net";
+import { join, resolve } from "node:path";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { main } from "../../scripts/sim";
+import { hub256 } from "./deliveries";
+import { startSimulators, type Simulators } from "./index";
+import { record, text } from "./json";
+
+const NOW_MS = 1_760_000_000_000;
+const SCRATCH = resolve(".output/tmp");
+
+let sim: Simulators;
+let site: Server;
+let siteUrl = "";
+let received: { url: string; headers: IncomingHttpHeaders; body: string }[] = [];
+let siteStatus = 200;
+let cwd = "";
+
+beforeAll(async () => {
+  sim = await startSimulators({ now: () => NOW_MS });
+  site = createServer((request, response) => {
+    let body = "";
+    request.setEncoding("utf8");
+    request.on("data", (part: string) => (body += part));
+    request.on("end", () => {
+      received.push({ url: request.url ?? "", headers: request.headers, body });
+      response.writeHead(siteStatus, { "x-idempotent-replay": "1" }).end("OK");
+    });
+  }).listen(0, "127.0.0.1");
+  await once(site, "listening");
+  siteUrl = `http://127.0.0.1:${(site.address() as AddressInfo).port}`;
+});
+afterAll(async () => {
+  await sim.close();
+  site.closeAllConnections();
+  site.close();
+});
+beforeEach(async () => {
+  received = [];
+  siteStatus = 200;
+  mkdirSync(SCRATCH, { recursive: true });
+  cwd = mkdtempSync(join(SCRATCH, "sim-"));
+  await fetch(`${sim.url}/control/reset`, { method: "POST" });
+});
+afterEach(() => {
+  rmSync(cwd, { recursive: true, force: true });
+});
+
+function deploy(fields: object = {}, secrets: object = {}, dir = ".ballast"): void {
+  mkdirSync(join(cwd, dir), { recursive: true });
+  const deployment = {
+    cloudUrl: "http://127.0.0.1:1",
+    siteUrl,
+    adminKey: "k",
+    pid: 1,
+    simUrl: sim.url,
+  };
+  writeFileSync(join(cwd, dir, "deployment.json"), JSON.stringify({ ...deployment, ...fields }));
+  writeFileSync(join(cwd, dir, "secrets.json"), JSON.stringify(secrets));
+}
+
+async function run(argv: string[], env: Record<string, string> = {}) {
+  const out: string[] = [];
+  const err: string[] = [];
+  const code = await main(argv, {
+    print: (line) => out.push(line),
+    printError: (line) => err.push(line),
+    env,
+    cwd,
+    now: () => NOW_MS,
+  });
+  return { code, out: out.join("\n"), err: err.join("\n") };
+}
+
+const SECRETS = { WHATSAPP_APP_SECRET: "development-secret" };
+
+describe("faults", () => {
+  const search = () =>
+    fetch(`${sim.env["SERPER_BASE_URL"] ?? ""}/search`, {
+      method: "POST",
+      headers: { "x-api-key": sim.env["SERPER_API_KEY"] ?? "" },
+      body: '{"q":"x"}',
+    });
+
+  test("are set by their names on the command line, shown, and lifted", async () => {
+    deploy();
+    const set = await run([
+      "fault",
+      "serper",
+      "status=429",
+      "retry-after=9",
+      "times=5",
+      "path=/search",
+    ]);
+    expect(set).toMatchObject({ code: 0, err: "" });
+    expect((await search()).headers.get("retry-after")).toBe("9");
+    const shown = await run(["state"]);
+    expect(shown.out).toMatch(/serper +1 requests {2}\{"status":429,.*"times":5/);
+    expect(shown.out).toContain("POST /serper/search -> 429");
+    expect(record(JSON.parse((await run(["state", "--json"])).out))["recent"]).toHaveLength(1);
+    expect((await run(["fault", "serper", "off"])).out).toBe("serper: no fault");
+    expect((await search()).status).toBe(200);
+    await run(["fault", "serper", "malformed"]);
+    expect((await run(["state"])).out).toContain('{"malformedFrame":true}');
+    expect((await run(["reset"])).code).toBe(0);
+    expect((await search()).status).toBe(200);
+    const every = [
+      "latency=1",
+      "error-rate=0.5",
+      "cut=5",
+      "hang-after=9",
+      "hang",
+      "disconnect=false",
+      "body=x",
+    ];
+    expect((await run(["fault", "openrouter", ...every])).code).toBe(0);
+  });
+
+  test("mistakes are one clear message and exit 1", async () => {
+    deploy();
+    expect((await run(["fault", "nobody", "status=500"])).err).toContain(
+      "nobody is not a provider",
+    );
+    expect((await run(["fault", "serper", "speed=1"])).err).toContain("no fault speed");
+    expect((await run(["fault", "serper", "latency=soon"])).err).toBe(
+      "latencyMs must be a whole number, 0 or more",
+    );
+    for (const argv of [[], ["dance"], ["fault", "serper"], ["state", "--nope"]])
+      expect((await run(argv)).code).toBe(1);
+    expect(await run(["--help"])).toMatchObject({ code: 0, err: "" });
+  });
+});
+
+describe("whatsapp", () => {
+  test("posts a signed delivery and prints the answer", async () => {
+    deploy({}, SECRETS);
+    const done = await run(["whatsapp", "hello", "--from", "+15557654321", "--id", "wamid.x"]);
+    expect(done).toMatchObject({ code: 0, err: "" });
+    expect(done.out).toContain(`POST ${siteUrl}/api/whatsapp/webhook -> 200 OK`);
+    expect(done.out).toContain("x-idempotent-replay: 1");
+    const [delivery] = received;
+    expect(delivery?.url).toBe("/api/whatsapp/webhook");
+    expect(delivery?.headers["content-type"]).toBe("application/json");
+    expect(delivery?.headers["x-hub-signature-256"]).toBe(
+      hub256(SECRETS.WHATSAPP_APP_SECRET, delivery?.body ?? ""),
+    );
+    expect(delivery?.body).toContain('"id":"wamid.x"');
+    expect(delivery?.body).toContain('"from":"15557654321"');
+  });
+
+  test("signs with the secret that the server reads: environment, then .env.local, then its own", async () => {
+    deploy({}, SECRETS, "elsewhere");
+    const signedBy = async (secret: string, env: Record<string, string> = {}) => {
+      received = [];
+      await run(["whatsapp", "hi", "--data-dir", "elsewhere"], env);
+      return (
+        received[0]?.headers["x-hub-signature-256"] === hub256(secret, received[0]?.body ?? "")
+      );
+    };
+    expect(await signedBy(SECRETS.WHATSAPP_APP_SECRET, { WHATSAPP_APP_SECRET: "" })).toBe(true);
+    writeFileSync(join(cwd, ".env.local"), '# keys\nexport WHATSAPP_APP_SECRET="from file"\n');
+    expect(await signedBy("from file")).toBe(true);
+    expect(await signedBy("from shell", { WHATSAPP_APP_SECRET: "from shell" })).toBe(true);
+  });
+
+  test("a refusal is exit 1, and so is everything that is missing", async () => {
+    expect((await run(["whatsapp", "hello"])).err).toMatch(
+      /^no deployment is running on .*npm start/,
+    );
+    deploy();
+    expect((await run(["whatsapp", "hello"])).err).toContain("WHATSAPP_APP_SECRET is set neither");
+    deploy({}, SECRETS);
+    expect((await run(["whatsapp"])).err).toContain("say what");
+    expect((await run(["whatsapp", "x", "--from", "me"])).err).toContain("--from");
+    siteStatus = 403;
+    expect(await run(["whatsapp", "hello"])).toMatchObject({ code: 1, err: "" });
+    deploy({ siteUrl: "http://127.0.0.1:9" }, SECRETS);
+    const gone = await run(["whatsapp", "hello"]);
+    expect(gone).toMatchObject({ code: 1, out: "" });
+    expect(gone.err).toContain("the deployment does not answer at http://127.0.0.1:9");
+    expect(gone.err).not.toContain("\n");
+  });
+});
+
+describe("gmail", () => {
+  test("delivers mail up to the history id and pushes it with a Google token", async () => {
+    deploy();
+    const done = await run(["gmail", "ada@example.com", "12345"]);
+    expect(done).toMatchObject({ code: 0, err: "" });
+    const [push] = received;
+    expect(push?.url).toBe("/api/gmail/push");
+    const claims = record(
+      JSON.parse(atob((push?.headers.authorization ?? "").split(".")[1] ?? "")) as unknown,
+    );
+    expect(claims).toMatchObject({
+      aud: sim.env["GMAIL_PUSH_AUDIENCE"],
+      email: sim.env["GMAIL_PUSH_SERVICE_ACCOUNT"],
+    });
+    const { message } = JSON.parse(push?.body ?? "{}") as { message: { data: string } };
+    expect(atob(message.data)).toBe('{"emailAddress":"ada@example.com","historyId":12345}');
+    const again = await fetch(`${sim.url}/control/google/mailbox`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: '{"email":"ada@example.com","historyId":1}',
+    });
+    expect(await again.json()).toMatchObject({ historyId: 12345, messages: 13 });
+  });
+
+  test("the deployment's own audience is used; bad arguments and no simulator are said", async () => {
+    deploy();
+    await run(["gmail", "ada@example.com", "1"], { GMAIL_PUSH_AUDIENCE: "mine" });
+    const body = received[0]?.headers.authorization?.split(".")[1] ?? "";
+    expect(text(record(JSON.parse(atob(body)))["aud"])).toBe("mine");
+    expect((await run(["gmail", "ada"])).err).toContain("say whose mail");
+    deploy({ simUrl: undefined });
+    expect((await run(["gmail", "ada@example.com", "1"])).err).toContain("no simulator is running");
+    expect((await run(["state"])).code).toBe(1);
+    deploy({ simUrl: "http://127.0.0.1:9" });
+    expect((await run(["reset"])).err).toContain("the simulator does not answer");
+  });
+});
