@@ -13,11 +13,49 @@ import type {
   FilterApi,
   FunctionReference,
 } from "convex/server";
+import type * as chat from "../chat.js";
+import type * as chatHttp from "../chatHttp.js";
+import type * as chatTurns from "../chatTurns.js";
+import type * as integrations_gmail from "../integrations/gmail.js";
+import type * as integrations_gmailHttp from "../integrations/gmailHttp.js";
+import type * as integrations_googleKeys from "../integrations/googleKeys.js";
+import type * as integrations_inbox from "../integrations/inbox.js";
+import type * as integrations_whatsapp from "../integrations/whatsapp.js";
+import type * as integrations_whatsappHttp from "../integrations/whatsappHttp.js";
+import type * as messages from "../messages.js";
+import type * as model_access from "../model/access.js";
+import type * as model_admission from "../model/admission.js";
+import type * as model_breakers from "../model/breakers.js";
+import type * as model_budgets from "../model/budgets.js";
+import type * as model_chatFunctions from "../model/chatFunctions.js";
 import type * as model_chatTables from "../model/chatTables.js";
 import type * as model_claims from "../model/claims.js";
+import type * as model_creationPages from "../model/creationPages.js";
+import type * as model_gmailHistory from "../model/gmailHistory.js";
+import type * as model_googleKeys from "../model/googleKeys.js";
+import type * as model_inbox from "../model/inbox.js";
 import type * as model_integrationTables from "../model/integrationTables.js";
 import type * as model_limits from "../model/limits.js";
+import type * as model_messages from "../model/messages.js";
+import type * as model_permit from "../model/permit.js";
+import type * as model_providerPolicy from "../model/providerPolicy.js";
+import type * as model_refusals from "../model/refusals.js";
 import type * as model_reliabilityTables from "../model/reliabilityTables.js";
+import type * as model_slots from "../model/slots.js";
+import type * as model_streams from "../model/streams.js";
+import type * as model_threads from "../model/threads.js";
+import type * as model_toolJobs from "../model/toolJobs.js";
+import type * as model_toolResults from "../model/toolResults.js";
+import type * as model_turnAdmission from "../model/turnAdmission.js";
+import type * as model_turns from "../model/turns.js";
+import type * as model_webhookAdmission from "../model/webhookAdmission.js";
+import type * as model_whatsappMessages from "../model/whatsappMessages.js";
+import type * as outbound from "../outbound.js";
+import type * as streamSessions from "../streamSessions.js";
+import type * as threads from "../threads.js";
+import type * as toolCache from "../toolCache.js";
+import type * as toolJobs from "../toolJobs.js";
+import type * as toolRuns from "../toolRuns.js";
 
 /**
  * A utility for referencing Convex functions in your app's API.
@@ -28,11 +66,49 @@ import type * as model_reliabilityTables from "../model/reliabilityTables.js";
  * ```
  */
 declare const fullApi: ApiFromModules<{
+  chat: typeof chat;
+  chatHttp: typeof chatHttp;
+  chatTurns: typeof chatTurns;
+  "integrations/gmail": typeof integrations_gmail;
+  "integrations/gmailHttp": typeof integrations_gmailHttp;
+  "integrations/googleKeys": typeof integrations_googleKeys;
+  "integrations/inbox": typeof integrations_inbox;
+  "integrations/whatsapp": typeof integrations_whatsapp;
+  "integrations/whatsappHttp": typeof integrations_whatsappHttp;
+  messages: typeof messages;
+  "model/access": typeof model_access;
+  "model/admission": typeof model_admission;
+  "model/breakers": typeof model_breakers;
+  "model/budgets": typeof model_budgets;
+  "model/chatFunctions": typeof model_chatFunctions;
   "model/chatTables": typeof model_chatTables;
   "model/claims": typeof model_claims;
+  "model/creationPages": typeof model_creationPages;
+  "model/gmailHistory": typeof model_gmailHistory;
+  "model/googleKeys": typeof model_googleKeys;
+  "model/inbox": typeof model_inbox;
   "model/integrationTables": typeof model_integrationTables;
   "model/limits": typeof model_limits;
+  "model/messages": typeof model_messages;
+  "model/permit": typeof model_permit;
+  "model/providerPolicy": typeof model_providerPolicy;
+  "model/refusals": typeof model_refusals;
   "model/reliabilityTables": typeof model_reliabilityTables;
+  "model/slots": typeof model_slots;
+  "model/streams": typeof model_streams;
+  "model/threads": typeof model_threads;
+  "model/toolJobs": typeof model_toolJobs;
+  "model/toolResults": typeof model_toolResults;
+  "model/turnAdmission": typeof model_turnAdmission;
+  "model/turns": typeof model_turns;
+  "model/webhookAdmission": typeof model_webhookAdmission;
+  "model/whatsappMessages": typeof model_whatsappMessages;
+  outbound: typeof outbound;
+  streamSessions: typeof streamSessions;
+  threads: typeof threads;
+  toolCache: typeof toolCache;
+  toolJobs: typeof toolJobs;
+  toolRuns: typeof toolRuns;
 }>;
 export declare const api: FilterApi<
   typeof fullApi,

@@ -1,5 +1,6 @@
 import { defineTable } from "convex/server";
 import { v } from "convex/values";
+import { permitFields } from "./permit";
 
 export const messageStatus = v.union(
   v.literal("streaming"),
@@ -43,7 +44,7 @@ export const chatTables = {
     activeStreamId: v.optional(v.id("streamSessions")),
     /** The thread this one was forked from by a share token. */
     sharedFromThreadId: v.optional(v.id("threads")),
-  }).index("by_user_recent", ["userId", "lastMessageAt"]),
+  }).index("by_user_pinned_recent", ["userId", "isPinned", "lastMessageAt"]),
 
   // Written by messages:*, and by a turn's admission and settlement; read by messages:list and by
   // admission (bounded history). Dies with its thread or by messages:deleteAfter.
@@ -91,7 +92,9 @@ export const chatTables = {
     /** Bytes of frames stored so far. */
     storedBytes: v.number(),
     /** The provider slot this turn holds, renewed by chunks and released by settlement. */
-    permit: v.optional(v.any()),
+    permit: v.optional(permitFields),
+    /** Scheduled look at the worker's pulse, cancelled by settlement. */
+    reaperId: v.optional(v.id("_scheduled_functions")),
     /** What settlement trues up: tokens reserved against the user's budget on `budgetDay`. */
     reservedTokens: v.number(),
     budgetDay: v.string(),

@@ -82,6 +82,10 @@ export const reliabilityTables = {
     /** Grows with each taking: a late holder's release frees nothing. */
     fence: v.number(),
     expiresAt: v.number(),
+    /** Calls and retries settled through this slot since `countedFromMs`: the retry budget. */
+    countedFromMs: v.number(),
+    calls: v.number(),
+    retries: v.number(),
   })
     .index("by_pool_index", ["pool", "index"])
     .index("by_expires_at", ["expiresAt"]),
@@ -116,7 +120,6 @@ export const reliabilityTables = {
     leaseExpiresAt: v.optional(v.number()),
     /** Scheduled `expireLease`, cancelled by the completion. */
     leaseTimerId: v.optional(v.id("_scheduled_functions")),
-    deadlineAt: v.optional(v.number()),
     lastErrorCode: v.optional(v.string()),
     deadLetterReason: v.optional(v.string()),
     deadLetterAt: v.optional(v.number()),

@@ -1,0 +1,74 @@
+import { v } from "convex/values";
+import { type AdmittedTurn, runAdmittedTurn } from "../src/channels/chat/backend";
+import { env } from "../src/config/env";
+import { readKnob } from "../src/config/read";
+import { AppError } from "../src/errors/appError";
+import { internal } from "./_generated/api";
+import { action, type ActionCtx, internalAction } from "./_generated/server";
+import { requireUserId } from "./model/access";
+import { chatFunctions } from "./model/chatFunctions";
+import { admittedTurn, type TurnVerdict } from "./model/turnAdmission";
+
+/**
+ * The turn of `POST /api/chat` as an action: answers the newest message of a thread and returns
+ * when the answer is stored. Frames can be read meanwhile with `GET /api/chat/stream`. Refusals are
+ * thrown with the codes of the route; how the answer ended is returned.
+ */
+export const streamAnswer = action({
+  args: {
+    threadId: v.string(),
+    messageId: v.optional(v.string()),
+    modelId: v.optional(v.string()),
+    webSearch: v.optional(v.boolean()),
+    sessionId: v.optional(v.string()),
+  },
+  returns: v.object({
+    streamId: v.id("streamSessions"),
+    messageId: v.id("messages"),
+    status: v.string(),
+    ending: v.string(),
+    errorCode: v.union(v.string(), v.null()),
+  }),
+  handler: async (ctx, { threadId, messageId, modelId, webSearch = false }) => {
+    const userId = await requireUserId(ctx);
+    const verdict: TurnVerdict = await ctx.runMutation(internal.chatTurns.admit, {
+      request: {
+        userId,
+        threadId,
+        ...(messageId === undefined ? {} : { messageId }),
+        ...(modelId === undefined ? {} : { modelId }),
+      },
+    });
+    if (verdict.kind === "replay") throw new Error("a turn without a key is never a replay");
+    if (verdict.kind === "refused") {
+      const { code, ...extra } = verdict.error;
+      throw new AppError(code, extra);
+    }
+    const { streamId } = verdict;
+    const result = await runTurn(ctx, { ...verdict, userId, webSearch });
+    const { status, ending, errorCode = null } = result;
+    return { streamId, messageId: verdict.messageId, status, ending, errorCode };
+  },
+});
+
+/** Runs a turn that `streamSessions:start` admitted. */
+export const run = internalAction({
+  args: { turn: admittedTurn },
+  returns: v.null(),
+  handler: async (ctx, { turn }) => {
+    await runTurn(ctx, turn);
+    return null;
+  },
+});
+
+async function runTurn(ctx: ActionCtx, turn: AdmittedTurn): ReturnType<typeof runAdmittedTurn> {
+  return await runAdmittedTurn(turn, {
+    ctx,
+    env,
+    functions: chatFunctions,
+    source: "chat_action",
+    cyclesMax: readKnob(env, "CHAT_CYCLES_ACTION_MAX"),
+    // Nobody listens: the frames are read from where they are stored.
+    send: () => undefined,
+  });
+}

@@ -1,0 +1,20 @@
+import type { TurnFunctions } from "../../src/channels/chat/backend";
+import type { ToolFunctions } from "../../src/channels/chat/toolRunner";
+import { internal } from "../_generated/api";
+
+/** The functions a running turn and its tools call, handed to code that knows no `convex/`. */
+export const chatFunctions: TurnFunctions & ToolFunctions = {
+  append: internal.chatTurns.append,
+  switchRoute: internal.chatTurns.switchRoute,
+  settle: internal.chatTurns.settle,
+  cacheGet: internal.toolCache.get,
+  enqueue: internal.toolJobs.enqueue,
+  getJob: internal.toolJobs.get,
+  complete: internal.toolJobs.complete,
+  fail: internal.toolJobs.fail,
+  admitCall: internal.outbound.admit,
+  settleCall: internal.outbound.settle,
+  mayRetry: internal.outbound.mayRetry,
+  loadToken: internal.outbound.loadToken,
+  storeToken: internal.outbound.storeToken,
+};

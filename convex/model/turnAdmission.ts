@@ -1,0 +1,432 @@
+import { type Infer, v } from "convex/values";
+import { frameData } from "../../src/channels/chat/events";
+import { env } from "../../src/config/env";
+import { readKnob } from "../../src/config/read";
+import { MINUTE } from "../../src/core/time";
+import type { ErrorData } from "../../src/errors/appError";
+import type { Doc, Id } from "../_generated/dataModel";
+import type { MutationCtx } from "../_generated/server";
+import { findThread } from "./access";
+import * as Admission from "./admission";
+import * as Budgets from "./budgets";
+import { modelClass, storedToolCall } from "./chatTables";
+import * as Claims from "./claims";
+import * as Limits from "./limits";
+import * as Messages from "./messages";
+import * as Refusals from "./refusals";
+import * as Turns from "./turns";
+
+/** What a caller asks for: a new message, or an answer to the one sent last. */
+export const turnRequest = v.object({
+  userId: v.string(),
+  threadId: v.optional(v.string()),
+  content: v.optional(v.string()),
+  clientMessageId: v.optional(v.string()),
+  /** The user message to answer; it must be the thread's newest. */
+  messageId: v.optional(v.string()),
+  modelId: v.optional(v.string()),
+  idempotency: v.optional(v.object({ key: v.string(), fingerprint: v.string() })),
+  /** Bounded key of the caller's address; absent where the address is only a claim. */
+  addressKey: v.optional(v.string()),
+});
+export type TurnRequest = Infer<typeof turnRequest>;
+
+const chatRoute = v.object({
+  providerId: v.union(v.literal("openrouter_chat_primary"), v.literal("openrouter_chat_secondary")),
+  routeId: v.union(v.literal("primary"), v.literal("secondary")),
+  modelClass,
+  modelId: v.string(),
+});
+export type ChatRoute = Infer<typeof chatRoute>;
+
+/** An admitted turn as it is handed to the action that runs it. */
+export const admittedTurn = v.object({
+  userId: v.string(),
+  streamId: v.id("streamSessions"),
+  route: chatRoute,
+  fallback: v.union(chatRoute, v.null()),
+  history: v.array(
+    v.object({
+      role: v.union(
+        v.literal("user"),
+        v.literal("assistant"),
+        v.literal("tool"),
+        v.literal("system"),
+      ),
+      content: v.string(),
+      toolCalls: v.optional(v.array(storedToolCall)),
+      toolCallId: v.optional(v.string()),
+    }),
+  ),
+  frames: v.array(v.string()),
+  webSearch: v.boolean(),
+});
+
+export interface Turn {
+  readonly kind: "admitted";
+  readonly threadId: Id<"threads">;
+  readonly messageId: Id<"messages">;
+  readonly streamId: Id<"streamSessions">;
+  readonly route: ChatRoute;
+  /** Where to go when the route fails before anything was seen of it. */
+  readonly fallback: ChatRoute | null;
+  readonly history: Messages.HistoryMessage[];
+  /** Frames stored at admission; their ids start at 1. */
+  readonly frames: string[];
+  readonly info: Limits.LimitDecision["info"];
+}
+
+export type TurnVerdict =
+  | Turn
+  | { readonly kind: "replay"; readonly streamId: Id<"streamSessions"> }
+  | { readonly kind: "refused"; readonly error: ErrorData };
+
+const refused = (error: ErrorData): TurnVerdict => ({ kind: "refused", error });
+
+/** Admits a turn and starts the look at its worker's pulse. */
+export async function beginTurn(
+  ctx: MutationCtx,
+  request: TurnRequest,
+  reap: Turns.Reap,
+): Promise<TurnVerdict> {
+  const nowMs = Date.now();
+  const verdict = await admitTurn(ctx, request, nowMs);
+  if (verdict.kind !== "admitted") return verdict;
+  const session = await ctx.db.get("streamSessions", verdict.streamId);
+  if (session === null) throw new Error("an admitted turn has its session");
+  await Turns.progress(ctx, session, verdict.frames, nowMs);
+  await Turns.scheduleReaper(ctx, reap, session);
+  return verdict;
+}
+
+/**
+ * All guards of a chat turn and everything that starts it, in one transaction. Guards first, writes
+ * after: a refusal leaves nothing behind but its count.
+ */
+async function admitTurn(
+  ctx: MutationCtx,
+  request: TurnRequest,
+  nowMs: number,
+): Promise<TurnVerdict> {
+  const replay = await findReplay(ctx, request, nowMs);
+  if (replay !== null) return replay;
+  const target = await findTarget(ctx, request);
+  if ("kind" in target) return target;
+  const model = chooseModel(request.modelId);
+  if ("kind" in model) return model;
+
+  const limits = await checkLimits(ctx, request, nowMs);
+  if (!limits.ok) return await count(ctx, limits.error, limits.bucket, nowMs);
+  const history = await boundedHistory(ctx, target, request);
+  const budget = await checkBudget(ctx, request.userId, history, nowMs);
+  if (!budget.ok) return await count(ctx, budget.error, "chat_tokens_day", nowMs);
+  const route = await checkRoute(ctx, model, request.userId, nowMs);
+  if (!route.ok) return await count(ctx, route.error, route.bucket, nowMs);
+
+  for (const decision of limits.decisions) await Limits.take(ctx, decision);
+  await Budgets.add(ctx, budget.reservation);
+  return await start(ctx, { request, target, route, history, budget, limits }, nowMs);
+}
+
+type Target = { readonly thread: Doc<"threads"> | null };
+
+async function findReplay(
+  ctx: MutationCtx,
+  { userId, idempotency }: TurnRequest,
+  nowMs: number,
+): Promise<TurnVerdict | null> {
+  if (idempotency === undefined) return null;
+  const claim = await Claims.find(
+    ctx,
+    { scope: Turns.chatScope(userId), key: idempotency.key },
+    nowMs,
+  );
+  if (claim === null) return null;
+  if (claim.fingerprint !== idempotency.fingerprint)
+    return refused({ code: "idempotency_conflict" });
+  const streamId = ctx.db.normalizeId("streamSessions", claim.reference ?? "");
+  // Frames are kept for an hour; a claim that outlives them has nothing to replay.
+  const session = streamId === null ? null : await ctx.db.get("streamSessions", streamId);
+  return session === null ? null : { kind: "replay", streamId: session._id };
+}
+
+async function findTarget(
+  ctx: MutationCtx,
+  { content, messageId, threadId, userId }: TurnRequest,
+): Promise<Target | TurnVerdict> {
+  if (threadId === undefined)
+    return content === undefined ? refused({ code: "invalid_request" }) : { thread: null };
+  const thread = await findThread(ctx, userId, threadId);
+  if (thread === null) return refused({ code: "not_found" });
+  if (thread.activeStreamId !== undefined)
+    return refused({ code: "request_in_progress", retryAfterMs: IN_PROGRESS_RETRY_MS });
+  if (content !== undefined) return { thread };
+  const newest = await Messages.newest(ctx, thread._id);
+  if (newest?.role !== "user" || (messageId !== undefined && newest._id !== messageId))
+    return refused({ code: "invalid_request", detail: "The thread has no message to answer." });
+  return { thread };
+}
+
+const IN_PROGRESS_RETRY_MS = 2_000;
+
+type Model = Pick<ChatRoute, "modelClass"> & {
+  readonly primary: string;
+  readonly secondary: string;
+};
+
+/** A class, one of the allowed models, or nothing for the default class. */
+function chooseModel(modelId: string | undefined): Model | TurnVerdict {
+  const fallback = readKnob(env, "CHAT_DEFAULT_MODEL_CLASS") === "fast" ? "fast" : "agent";
+  const modelClass = modelId === "fast" || modelId === "agent" ? modelId : fallback;
+  if (modelId !== undefined && modelId !== modelClass) {
+    if (!readKnob(env, "CHAT_MODEL_ALLOWLIST").includes(modelId))
+      return refused({
+        code: "invalid_request",
+        issues: [{ path: "modelId", message: "This model is not offered." }],
+      });
+    return { modelClass, primary: modelId, secondary: modelId };
+  }
+  return modelClass === "fast"
+    ? {
+        modelClass,
+        primary: readKnob(env, "CHAT_MODEL_FAST_PRIMARY"),
+        secondary: readKnob(env, "CHAT_MODEL_FAST_SECONDARY"),
+      }
+    : {
+        modelClass,
+        primary: readKnob(env, "CHAT_MODEL_AGENT_PRIMARY"),
+        secondary: readKnob(env, "CHAT_MODEL_AGENT_SECONDARY"),
+      };
+}
+
+type LimitsVerdict =
+  | {
+      readonly ok: true;
+      readonly decisions: Limits.LimitDecision[];
+      readonly info: Limits.LimitDecision["info"];
+    }
+  | { readonly ok: false; readonly error: ErrorData; readonly bucket: string };
+
+async function checkLimits(
+  ctx: MutationCtx,
+  { addressKey, userId }: TurnRequest,
+  nowMs: number,
+): Promise<LimitsVerdict> {
+  const perUser = {
+    max: readKnob(env, "RATE_LIMIT_CHAT_STREAM_MAX"),
+    windowMs: readKnob(env, "RATE_LIMIT_CHAT_STREAM_WINDOW_MS"),
+  };
+  const requests: Limits.LimitRequest[] = [
+    { name: "chat_stream", key: `user:${userId}`, ...perUser },
+    {
+      name: "global",
+      key: "all",
+      max: readKnob(env, "RATE_LIMIT_GLOBAL_MAX"),
+      windowMs: readKnob(env, "RATE_LIMIT_GLOBAL_WINDOW_MS"),
+      shared: true,
+    },
+  ];
+  if (addressKey !== undefined)
+    requests.push({
+      name: "chat_address",
+      key: addressKey,
+      max: readKnob(env, "RATE_LIMIT_ADDRESS_MAX"),
+      windowMs: readKnob(env, "RATE_LIMIT_ADDRESS_WINDOW_MS"),
+    });
+  const decisions: Limits.LimitDecision[] = [];
+  for (const request of requests) {
+    const decision = await Limits.check(ctx, request, nowMs);
+    if (!decision.ok) {
+      const { info: limit, retryAfterMs } = decision;
+      return {
+        ok: false,
+        bucket: request.name,
+        error: { code: "rate_limited", retryAfterMs, limit },
+      };
+    }
+    decisions.push(decision);
+  }
+  const [own] = decisions;
+  if (own === undefined) throw new Error("a turn has at least one limit");
+  return { ok: true, decisions, info: own.info };
+}
+
+async function boundedHistory(
+  ctx: MutationCtx,
+  { thread }: Target,
+  { content }: TurnRequest,
+): Promise<Messages.HistoryMessage[]> {
+  const bounds = {
+    messagesMax: readKnob(env, "CHAT_HISTORY_MESSAGES_MAX"),
+    bytesMax: readKnob(env, "CHAT_HISTORY_BYTES_MAX"),
+  };
+  const earlier = thread === null ? [] : await Messages.history(ctx, thread._id, bounds);
+  return content === undefined ? earlier : [...earlier, { role: "user", content }];
+}
+
+/** Bytes of English text per token, as a rule of thumb: reservations are trued up at settlement. */
+const BYTES_PER_TOKEN = 4;
+/** Tokens of an answer reserved before anything is known of it. */
+const ANSWER_TOKENS_RESERVED = 1_000;
+
+type Budget =
+  | {
+      readonly ok: true;
+      readonly reservation: {
+        readonly userId: string;
+        readonly day: string;
+        readonly tokens: number;
+      };
+    }
+  | { readonly ok: false; readonly error: ErrorData };
+
+async function checkBudget(
+  ctx: MutationCtx,
+  userId: string,
+  history: readonly Messages.HistoryMessage[],
+  nowMs: number,
+): Promise<Budget> {
+  const bytes = history.reduce((sum, { content }) => sum + content.length, 0);
+  const tokens = Math.ceil(bytes / BYTES_PER_TOKEN) + ANSWER_TOKENS_RESERVED;
+  const day = Budgets.dayOf(nowMs);
+  const limit = readKnob(env, "CHAT_TOKENS_PER_DAY");
+  const used = (await Budgets.load(ctx, userId, day))?.tokens ?? 0;
+  if (used + tokens <= limit) return { ok: true, reservation: { userId, day, tokens } };
+  const resetMs = Budgets.untilNextDayMs(nowMs);
+  return {
+    ok: false,
+    error: {
+      code: "rate_limited",
+      detail: "Today's token budget is spent.",
+      retryAfterMs: resetMs,
+      limit: {
+        name: "chat_tokens_day",
+        limit,
+        windowMs: 24 * 60 * MINUTE,
+        remaining: Math.max(0, limit - used),
+        resetMs,
+      },
+    },
+  };
+}
+
+type RouteVerdict =
+  | {
+      readonly ok: true;
+      readonly route: ChatRoute;
+      readonly fallback: ChatRoute | null;
+      readonly grant: Admission.Grant;
+    }
+  | { readonly ok: false; readonly error: ErrorData; readonly bucket: string };
+
+/** The primary route, or the secondary where the primary's circuit is open or its pool full. */
+async function checkRoute(
+  ctx: MutationCtx,
+  model: Model,
+  holder: string,
+  nowMs: number,
+): Promise<RouteVerdict> {
+  const routes = (["primary", "secondary"] as const).map((routeId): ChatRoute => {
+    const providerId = PROVIDER_OF[routeId];
+    return { providerId, routeId, modelClass: model.modelClass, modelId: model[routeId] };
+  });
+  let refusal: Admission.Refusal | null = null;
+  for (const [i, route] of routes.entries()) {
+    const grant = await Admission.checkProvider(ctx, { provider: route.providerId, holder }, nowMs);
+    if (grant.ok) return { ok: true, route, fallback: routes[i + 1] ?? null, grant };
+    refusal ??= grant;
+  }
+  if (refusal === null) throw new Error("a chat has at least one route");
+  const { code, reason, retryAfterMs } = refusal;
+  return { ok: false, error: { code, retryAfterMs }, bucket: reason };
+}
+
+export const PROVIDER_OF = {
+  primary: "openrouter_chat_primary",
+  secondary: "openrouter_chat_secondary",
+} as const;
+
+async function count(
+  ctx: MutationCtx,
+  error: ErrorData,
+  bucket: string,
+  nowMs: number,
+): Promise<TurnVerdict> {
+  await Refusals.count(ctx, { bucket, outcome: "blocked" }, nowMs);
+  return refused(error);
+}
+
+interface Start {
+  readonly request: TurnRequest;
+  readonly target: Target;
+  readonly route: Extract<RouteVerdict, { ok: true }>;
+  readonly history: Messages.HistoryMessage[];
+  readonly budget: Extract<Budget, { ok: true }>;
+  readonly limits: Extract<LimitsVerdict, { ok: true }>;
+}
+
+async function start(ctx: MutationCtx, parts: Start, nowMs: number): Promise<Turn> {
+  const { request, route, budget, history, limits } = parts;
+  const { userId } = request;
+  const threadId =
+    parts.target.thread?._id ??
+    (await ctx.db.insert("threads", { userId, lastMessageAt: nowMs, isPinned: false }));
+  if (request.content !== undefined) {
+    const { content, clientMessageId } = request;
+    await Messages.insertUserMessage(ctx, threadId, {
+      content,
+      ...(clientMessageId === undefined ? {} : { clientMessageId }),
+    });
+  }
+  const messageId = await ctx.db.insert("messages", {
+    threadId,
+    role: "assistant",
+    content: "",
+    status: "streaming",
+    modelId: route.route.modelId,
+  });
+  const permit = await Admission.takeProvider(ctx, route.grant, nowMs);
+  const streamId = await ctx.db.insert("streamSessions", {
+    userId,
+    threadId,
+    messageId,
+    status: "streaming",
+    startedAt: nowMs,
+    lastHeartbeatAt: nowMs,
+    nextFrameId: 1,
+    storedBytes: 0,
+    permit,
+    reservedTokens: budget.reservation.tokens,
+    budgetDay: budget.reservation.day,
+    ...(request.idempotency === undefined ? {} : { claimKey: request.idempotency.key }),
+  });
+  await ctx.db.patch("messages", messageId, { streamId });
+  await ctx.db.patch("threads", threadId, { activeStreamId: streamId, lastMessageAt: nowMs });
+  if (request.idempotency !== undefined)
+    await Claims.put(
+      ctx,
+      {
+        scope: Turns.chatScope(userId),
+        ...request.idempotency,
+        reference: streamId,
+        ttlMs: readKnob(env, "IDEMPOTENCY_TTL_MS"),
+      },
+      nowMs,
+    );
+  const { providerId, routeId, modelClass } = route.route;
+  const frames = [
+    frameData({ type: "start", threadId, messageId, streamId }),
+    frameData({ type: "provider-route", providerId, routeId, modelClass }),
+  ];
+  return {
+    kind: "admitted",
+    threadId,
+    messageId,
+    streamId,
+    route: route.route,
+    fallback: route.fallback,
+    history,
+    frames,
+    info: limits.info,
+  };
+}

@@ -1,0 +1,86 @@
+import { type Infer, v } from "convex/values";
+import { env } from "../../src/config/env";
+import { readKnob } from "../../src/config/read";
+import type { MutationCtx } from "../_generated/server";
+import * as Limits from "./limits";
+import * as Refusals from "./refusals";
+
+const rateLimitInfo = v.object({
+  name: v.string(),
+  limit: v.number(),
+  windowMs: v.number(),
+  remaining: v.number(),
+  resetMs: v.number(),
+  unit: v.optional(v.union(v.literal("requests"), v.literal("concurrent-requests"))),
+});
+
+const refusal = v.object({
+  kind: v.literal("refused"),
+  code: v.literal("rate_limited"),
+  retryAfterMs: v.number(),
+  limit: rateLimitInfo,
+});
+
+/** What an accept mutation answers. */
+export const acceptance = v.union(
+  v.object({ kind: v.literal("accepted") }),
+  v.object({ kind: v.literal("duplicate") }),
+  refusal,
+);
+export type Acceptance = Infer<typeof acceptance>;
+
+export interface Delivery {
+  readonly route: keyof typeof ROUTE_LIMITS;
+  /** Bounded key of the sender's address; absent where the address is only a claim. */
+  readonly addressKey: string | undefined;
+}
+
+const ROUTE_LIMITS = {
+  whatsapp: { max: "RATE_LIMIT_WHATSAPP_MAX", windowMs: "RATE_LIMIT_WHATSAPP_WINDOW_MS" },
+  gmail_push: { max: "RATE_LIMIT_GMAIL_PUSH_MAX", windowMs: "RATE_LIMIT_GMAIL_PUSH_WINDOW_MS" },
+} as const;
+
+/**
+ * Takes the limits of a webhook delivery: all of them, or none and the refusal. Looks at both
+ * before it takes one, so that a refused delivery debits nothing.
+ */
+export async function takeLimits(
+  ctx: MutationCtx,
+  delivery: Delivery,
+  nowMs: number,
+): Promise<Infer<typeof refusal> | null> {
+  const granted: Limits.LimitDecision[] = [];
+  for (const request of limitsOf(delivery)) {
+    const decision = await Limits.check(ctx, request, nowMs);
+    if (!decision.ok) {
+      await Refusals.count(ctx, { bucket: request.name, outcome: "blocked" }, nowMs);
+      const { info: limit, retryAfterMs } = decision;
+      return { kind: "refused", code: "rate_limited", retryAfterMs, limit };
+    }
+    granted.push(decision);
+  }
+  for (const decision of granted) await Limits.take(ctx, decision);
+  return null;
+}
+
+/** The route's limit is one sender's; who cannot be told apart is held by the backstop alone. */
+function limitsOf({ route, addressKey }: Delivery): Limits.LimitRequest[] {
+  const global = {
+    name: "global",
+    key: "all",
+    max: readKnob(env, "RATE_LIMIT_GLOBAL_MAX"),
+    windowMs: readKnob(env, "RATE_LIMIT_GLOBAL_WINDOW_MS"),
+    shared: true,
+  };
+  if (addressKey === undefined) return [global];
+  const { max, windowMs } = ROUTE_LIMITS[route];
+  const own = {
+    name: route,
+    key: addressKey,
+    max: readKnob(env, max),
+    windowMs: readKnob(env, windowMs),
+    // A provider delivers from few addresses at a high rate.
+    shared: true,
+  };
+  return [own, global];
+}

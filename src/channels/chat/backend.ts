@@ -1,0 +1,207 @@
+import type {
+  FunctionArgs,
+  FunctionReference,
+  GenericActionCtx,
+  GenericDataModel,
+} from "convex/server";
+import type { GenericId } from "convex/values";
+import type { Env } from "../../config/env";
+import { readKnob } from "../../config/read";
+import { log } from "../../log/log";
+import { AppError, errorData } from "../../errors/appError";
+import type { ErrorCode } from "../../errors/table";
+import type { ChatMessage } from "../../providers/chat";
+import { platformIo } from "../../providers/io";
+import { openChatStream } from "../../providers/openrouter";
+import type { Outcome } from "../../providers/outcome";
+import { readBaseUrl, readSecrets, readSetting } from "../../providers/settings";
+import { providerRow } from "../../providers/table";
+import { toolDefinitions } from "../../tools/definitions";
+import { runToolCall, type ToolFunctions } from "./toolRunner";
+import { type Route, runTurn, type StreamRequest, type TurnPorts, type TurnResult } from "./turn";
+
+export type Ctx = Pick<
+  GenericActionCtx<GenericDataModel>,
+  "runQuery" | "runMutation" | "scheduler"
+>;
+type StreamId = GenericId<"streamSessions">;
+type Mutation<Args extends Record<string, unknown>, Returns> = FunctionReference<
+  "mutation",
+  "internal",
+  Args,
+  Returns
+>;
+
+/** The functions a running turn calls. */
+export interface TurnFunctions {
+  readonly append: Mutation<
+    { streamId: StreamId; firstFrameId: number; frames: string[] },
+    { live: true; abort: boolean; nextFrameId: number } | { live: false }
+  >;
+  readonly switchRoute: Mutation<{ streamId: StreamId; outcome: Outcome["kind"] }, { ok: boolean }>;
+  readonly settle: Mutation<
+    {
+      streamId: StreamId;
+      firstFrameId: number;
+      frames: string[];
+      result: Omit<TurnResult, "errorCode"> & { errorCode?: ErrorCode };
+    },
+    { settled: boolean }
+  >;
+}
+
+export interface HistoryMessage {
+  readonly role: "user" | "assistant" | "tool" | "system";
+  readonly content: string;
+  readonly toolCalls?: readonly { id: string; name: string; arguments: string }[] | undefined;
+  readonly toolCallId?: string | undefined;
+}
+
+/** An admitted turn, as it is handed from admission to whoever runs it. */
+export interface AdmittedTurn {
+  readonly userId: string;
+  readonly streamId: StreamId;
+  readonly route: Route;
+  readonly fallback: Route | null;
+  readonly history: readonly HistoryMessage[];
+  readonly frames: readonly string[];
+  readonly webSearch: boolean;
+}
+
+interface Shell {
+  readonly ctx: Ctx;
+  readonly env: Env;
+  readonly functions: TurnFunctions & ToolFunctions;
+  readonly source: "chat_http" | "chat_action";
+  readonly cyclesMax: number;
+  readonly send: (text: string) => void;
+}
+
+/** Runs an admitted turn on the platform: the one engine behind the HTTP route and the action. */
+export async function runAdmittedTurn(turn: AdmittedTurn, shell: Shell): Promise<TurnResult> {
+  const { env } = shell;
+  return await runTurn(
+    {
+      route: turn.route,
+      fallback: turn.fallback,
+      messages: [
+        { role: "system", content: readKnob(env, "CHAT_SYSTEM_PROMPT") },
+        ...turn.history.flatMap(asChatMessages),
+      ],
+      frames: turn.frames,
+      webSearch: turn.webSearch,
+      cyclesMax: shell.cyclesMax,
+      totalTimeoutMs: readKnob(env, "CHAT_STREAM_TOTAL_TIMEOUT_MS"),
+    },
+    portsOf(turn, shell),
+  );
+}
+
+function portsOf({ streamId, userId }: AdmittedTurn, shell: Shell): TurnPorts {
+  const { ctx, env, functions } = shell;
+  return {
+    now: platformIo.now,
+    sleep: platformIo.sleep,
+    send: shell.send,
+    stream: (request) => openStream(env, request),
+    runTool: async (call, signal) =>
+      await runToolCall(call, { ctx, env, functions, signal, source: shell.source, userId }),
+    store: async (firstFrameId, frames) =>
+      await ctx.runMutation(functions.append, { streamId, firstFrameId, frames: [...frames] }),
+    switchRoute: async (outcome) =>
+      await ctx.runMutation(functions.switchRoute, { streamId, outcome }),
+    settle: async (firstFrameId, frames, result) =>
+      await settle(shell, { streamId, firstFrameId, frames: [...frames], result }),
+  };
+}
+
+/**
+ * Settles now, once more if that was lost to contention, and else leaves it to the scheduler, which
+ * tries without end. Only a settlement that happened gives the closing frames their ids.
+ */
+async function settle(
+  { ctx, functions }: Shell,
+  args: FunctionArgs<TurnFunctions["settle"]>,
+): Promise<boolean> {
+  for (let attempt = 1; attempt <= SETTLE_ATTEMPTS; attempt++) {
+    try {
+      return (await ctx.runMutation(functions.settle, args)).settled;
+    } catch (error) {
+      log.event("turn_settle_failed", { attempt, code: errorData(error).code });
+    }
+  }
+  await ctx.scheduler.runAfter(0, functions.settle, args);
+  return false;
+}
+
+const SETTLE_ATTEMPTS = 2;
+
+function openStream(env: Env, request: StreamRequest): ReturnType<typeof openChatStream> {
+  const { route } = request;
+  const row = providerRow(route.providerId);
+  const [apiKey] = readSecrets(env, row);
+  if (apiKey === undefined || row.stream === undefined) throw new AppError("internal_error");
+  return openChatStream(
+    {
+      baseUrl: readBaseUrl(env, row),
+      apiKey,
+      model: route.modelId,
+      messages: request.messages,
+      tools: toolDefinitions({ webSearch: request.webSearch }),
+      toolChoice: request.toolChoice,
+    },
+    {
+      signal: request.signal,
+      firstByteTimeoutMs: readSetting(env, row.deadlineMs),
+      idleTimeoutMs: readSetting(env, row.stream.idleMs),
+      totalTimeoutMs: request.totalTimeoutMs,
+    },
+  );
+}
+
+/** A stored answer that called tools is three things to a model: calls, results, text. */
+function asChatMessages(
+  message: HistoryMessage,
+  index: number,
+  history: readonly HistoryMessage[],
+): ChatMessage[] {
+  const { content, role, toolCalls = [] } = message;
+  switch (role) {
+    case "user":
+    case "system":
+      return [{ role, content }];
+    case "tool":
+      return [];
+    case "assistant": {
+      const results = toolCalls.map(({ id }) => ({ id, content: resultOf(history, index, id) }));
+      const known = results.filter((result) => result.content !== null);
+      const said: ChatMessage[] = content === "" ? [] : [{ role, content }];
+      if (known.length === 0 || known.length < toolCalls.length) return said;
+      return [
+        {
+          role,
+          content: null,
+          tool_calls: toolCalls.map(({ arguments: args, id, name }) => ({
+            id,
+            type: "function",
+            function: { name, arguments: args },
+          })),
+        },
+        ...known.map((result): ChatMessage => ({
+          role: "tool",
+          tool_call_id: result.id,
+          content: result.content ?? "",
+        })),
+        ...said,
+      ];
+    }
+  }
+}
+
+/** The stored result of a call, which follows its answer; null where the history was cut. */
+function resultOf(history: readonly HistoryMessage[], after: number, id: string): string | null {
+  const found = history.find(
+    ({ role, toolCallId }, i) => i > after && role === "tool" && toolCallId === id,
+  );
+  return found?.content ?? null;
+}

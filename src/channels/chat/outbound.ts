@@ -1,0 +1,74 @@
+import type { FunctionReference } from "convex/server";
+import type { ErrorCode } from "../../errors/table";
+import type { Gate } from "../../providers/call";
+import type { TokenStore } from "../../providers/ebay";
+import type { Outcome } from "../../providers/outcome";
+import type { Ctx } from "./backend";
+
+/** What a call holds between admission and settlement. */
+export interface CallPermit {
+  provider: string;
+  generation: number;
+  pool: string;
+  index: number;
+  fence: number;
+  admittedAtMs: number;
+}
+
+/** The functions behind every provider call. */
+export interface OutboundFunctions {
+  readonly admitCall: FunctionReference<
+    "mutation",
+    "internal",
+    { provider: string; holder: string },
+    { ok: true; permit: CallPermit } | { ok: false; code: ErrorCode; retryAfterMs: number }
+  >;
+  readonly settleCall: FunctionReference<
+    "mutation",
+    "internal",
+    { permit: CallPermit; outcome: Outcome["kind"]; attempts: number },
+    { released: boolean }
+  >;
+  readonly mayRetry: FunctionReference<"query", "internal", { provider: string }, boolean>;
+  readonly loadToken: FunctionReference<
+    "query",
+    "internal",
+    { name: string },
+    { token: string; expiresAtMs: number } | null
+  >;
+  readonly storeToken: FunctionReference<
+    "mutation",
+    "internal",
+    { name: string; token: string; expiresAtMs: number },
+    null
+  >;
+}
+
+/** The gate of provider calls made by an action. Settlement carries the permit admission gave. */
+export function gateOf(ctx: Ctx, functions: OutboundFunctions): Gate {
+  return {
+    admit: async (provider) =>
+      await ctx.runMutation(functions.admitCall, { provider, holder: provider }),
+    mayRetry: async (permit) =>
+      await ctx.runQuery(functions.mayRetry, { provider: own(permit).provider }),
+    settle: async (permit, { attempts, kind: outcome }) => {
+      await ctx.runMutation(functions.settleCall, { permit: own(permit), outcome, attempts });
+    },
+  };
+}
+
+/** The call path hands back what this gate gave it, and looks inside no permit. */
+const own = (permit: unknown): CallPermit => permit as CallPermit;
+
+/** Provider tokens kept in a table: the platform starts every action afresh. */
+export function tokenStoreOf(ctx: Ctx, functions: OutboundFunctions): TokenStore {
+  return {
+    load: async (name) => {
+      const stored = await ctx.runQuery(functions.loadToken, { name });
+      return stored === null || stored.expiresAtMs <= Date.now() ? null : stored.token;
+    },
+    store: async (name, token, expiresAtMs) => {
+      await ctx.runMutation(functions.storeToken, { name, token, expiresAtMs });
+    },
+  };
+}

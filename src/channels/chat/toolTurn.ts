@@ -1,0 +1,141 @@
+import type { ChatMessage, ToolCall } from "../../providers/chat";
+import { isToolId, toolRow } from "../../tools/table";
+import type { ChatEvent } from "./events";
+
+/** What became of one tool call. `text` is what the model reads. */
+export type ToolOutcome =
+  | { readonly kind: "result"; readonly text: string; readonly degraded: boolean }
+  | { readonly kind: "failed"; readonly text: string }
+  | {
+      readonly kind: "backpressure";
+      readonly text: string;
+      readonly reason: "queue_saturated" | "queue_timeout" | "dead_letter";
+      readonly retryAfterMs: number;
+    };
+
+interface ToolPorts {
+  readonly say: (event: ChatEvent) => Promise<void>;
+  readonly runTool: (call: ToolCall, signal: AbortSignal) => Promise<ToolOutcome>;
+  readonly signal: AbortSignal;
+}
+
+type InputDelta =
+  | { readonly kind: "tool_call_start"; readonly id: string; readonly name: string }
+  | { readonly kind: "tool_call_delta"; readonly id: string; readonly argumentsText: string };
+
+/** The tool calls of one turn: their events, limits and results. */
+export class ToolTurn {
+  private readonly ports: ToolPorts;
+  private readonly used = new Map<string, number>();
+  private readonly snapshots = new Map<string, string>();
+  readonly calls: { id: string; name: string; arguments: string }[] = [];
+  readonly results: { toolCallId: string; name: string; content: string }[] = [];
+  /** True once a tool was asked for more often than a turn may: no more tools after that. */
+  limitReached = false;
+  /** Events said about tools, so that a caller sees whether a request showed any. */
+  said = 0;
+
+  constructor(ports: ToolPorts) {
+    this.ports = ports;
+  }
+
+  /** Passes on a tool call as the model writes it. */
+  async input(delta: InputDelta): Promise<void> {
+    const toolCallId = delta.id;
+    if (delta.kind === "tool_call_start") {
+      this.snapshots.set(toolCallId, "");
+      await this.say({
+        type: "tool-input-start",
+        toolCallId,
+        toolName: delta.name,
+        state: "streaming",
+      });
+      return;
+    }
+    const argsSnapshot = (this.snapshots.get(toolCallId) ?? "") + delta.argumentsText;
+    this.snapshots.set(toolCallId, argsSnapshot);
+    const inputTextDelta = delta.argumentsText;
+    await this.say({ type: "tool-input-delta", toolCallId, inputTextDelta, argsSnapshot });
+  }
+
+  /** Runs the calls of one answer side by side; returns what the model is told of them. */
+  async run(toolCalls: readonly ToolCall[]): Promise<ChatMessage[]> {
+    const outcomes = await Promise.all(toolCalls.map(async (call) => await this.runOne(call)));
+    const told: ChatMessage[] = [
+      {
+        role: "assistant",
+        content: null,
+        tool_calls: toolCalls.map(({ id, name, argumentsText }) => ({
+          id,
+          type: "function",
+          function: { name, arguments: argumentsText },
+        })),
+      },
+    ];
+    for (const [i, { id, name, argumentsText }] of toolCalls.entries()) {
+      const content = outcomes[i]?.text ?? "";
+      this.calls.push({ id, name, arguments: argumentsText });
+      this.results.push({ toolCallId: id, name, content });
+      told.push({ role: "tool", tool_call_id: id, content });
+    }
+    return told;
+  }
+
+  private async runOne(call: ToolCall): Promise<ToolOutcome> {
+    const { id: toolCallId, name: toolName } = call;
+    const input = call.arguments ?? call.argumentsText;
+    await this.say({
+      type: "tool-input-available",
+      toolCallId,
+      toolName,
+      input,
+      state: "completed",
+    });
+    const outcome = this.refusalOf(call) ?? (await this.ports.runTool(call, this.ports.signal));
+    if (outcome.kind === "backpressure")
+      await this.say({
+        type: "tool-backpressure",
+        toolName,
+        reason: outcome.reason,
+        retryable: true,
+        retryAfterMs: outcome.retryAfterMs,
+      });
+    await this.say({
+      type: "tool-output-partially-available",
+      toolCallId,
+      toolName,
+      output: asJson(outcome.text),
+      degraded: outcome.kind === "result" ? outcome.degraded : true,
+    });
+    return outcome;
+  }
+
+  /** Calls that are answered without running anything. */
+  private refusalOf({ name, arguments: args }: ToolCall): ToolOutcome | null {
+    if (!isToolId(name)) return failed("There is no tool of this name.");
+    const used = (this.used.get(name) ?? 0) + 1;
+    this.used.set(name, used);
+    const { turnMax } = toolRow(name);
+    if (used > turnMax) {
+      this.limitReached = true;
+      return failed("This tool has been used up for this answer. Answer with what you have.");
+    }
+    return args === null ? failed("The arguments were not a JSON object.") : null;
+  }
+
+  private async say(event: ChatEvent): Promise<void> {
+    this.said += 1;
+    await this.ports.say(event);
+  }
+}
+
+const failed = (text: string): ToolOutcome => ({ kind: "failed", text });
+
+/** Tool results are JSON texts; what explains a failure is plain text. */
+function asJson(text: string): unknown {
+  try {
+    return JSON.parse(text) as unknown;
+  } catch {
+    return text;
+  }
+}
