@@ -1,5 +1,5 @@
 import * as z from "zod";
-import { AppError } from "../../errors/appError";
+import { AppError, errorData } from "../../errors/appError";
 import { HOUR, MINUTE, SECOND } from "../../core/time";
 import { KEY_REFRESH_GAP_MS } from "./keyRefresh";
 
@@ -28,7 +28,7 @@ export interface KeySource {
   readonly read: () => Promise<StoredKeys | null>;
   /** Records an attempt; false when another began within `KEY_REFRESH_GAP_MS`. */
   readonly beginRefresh: () => Promise<boolean>;
-  /** Fetches the published keys. Throws `upstream_unavailable` when it cannot. */
+  /** Fetches the published keys. Throws when it cannot. */
   readonly fetch: () => Promise<FetchedKeys>;
   readonly save: (fetched: FetchedKeys) => Promise<void>;
 }
@@ -58,15 +58,22 @@ export async function findKey(source: KeySource, kid: string, nowMs: number): Pr
   throw new AppError("forbidden", { detail: "The push token was signed with an unknown key" });
 }
 
-/** Reads a key set and its freshness from an answer of Google's certificate endpoint. */
-export function readKeySet(body: unknown, cacheControl: string | null, nowMs: number): FetchedKeys {
+/**
+ * Reads a key set and its freshness from an answer of Google's certificate endpoint; null where it
+ * holds no key.
+ */
+export function readKeySet(
+  body: unknown,
+  cacheControl: string | null,
+  nowMs: number,
+): FetchedKeys | null {
   const parsed = KeySet.safeParse(body);
-  if (!parsed.success) throw unreachable();
+  if (!parsed.success) return null;
   const keys = parsed.data.keys.flatMap((row) => {
     const key = SigningKey.safeParse(row);
     return key.success ? [{ kid: key.data.kid, n: key.data.n, e: key.data.e }] : [];
   });
-  if (keys.length === 0) throw unreachable();
+  if (keys.length === 0) return null;
   const maxAgeSeconds = Number(/max-age=(\d{1,9})/.exec(cacheControl ?? "")?.[1] ?? 0);
   const freshMs = Math.min(Math.max(maxAgeSeconds * SECOND, FRESH_MIN_MS), FRESH_MAX_MS);
   return { keys: keys.slice(0, KEYS_MAX), freshUntilMs: nowMs + freshMs };
@@ -94,8 +101,9 @@ async function refresh(
   let fetched: FetchedKeys;
   try {
     fetched = await source.fetch();
-  } catch {
-    // Why it failed is the port's to log. What it means for this token is decided by the caller.
+  } catch (error) {
+    if (errorData(error).code === "misconfigured") throw error;
+    // The call has logged why. What it means for this token depends on what is known already.
     return null;
   }
   await source.save(fetched);

@@ -1,0 +1,172 @@
+import { v } from "convex/values";
+import { env } from "../../src/config/env";
+import { readKnob } from "../../src/config/read";
+import { fullJitterMs } from "../../src/core/backoff";
+import { AppError, errorData } from "../../src/errors/appError";
+import { log } from "../../src/log/log";
+import { internal } from "../_generated/api";
+import type { Doc } from "../_generated/dataModel";
+import { internalMutation, internalQuery, type MutationCtx } from "../_generated/server";
+import * as GmailHistory from "../model/gmailHistory";
+import * as Inbox from "../model/inbox";
+import type { InboxEvent } from "../model/integrationTables";
+import * as WhatsappMessages from "../model/whatsappMessages";
+
+const DEAD_LETTERS_MAX = 200;
+/** Rows deleted in one transaction: at 20 KiB for the longest text, 4 MiB. */
+const CLEANUP_ROWS_MAX = 200;
+const RESCUED_ROWS_MAX = 50;
+
+const job = v.object({
+  id: v.id("webhookInbox"),
+  /** Failed attempts at scheduling time. An attempt for another count is stale. */
+  attempts: v.number(),
+});
+
+/**
+ * One attempt at each job. The effect is a nested transaction: when it fails it alone is rolled
+ * back, and the failure and the next attempt are recorded in the transaction around it.
+ */
+export const processJobs = internalMutation({
+  args: { jobs: v.array(job) },
+  returns: v.null(),
+  handler: async (ctx, { jobs }) => {
+    const nowMs = Date.now();
+    for (const { id, attempts } of jobs) {
+      const row = await Inbox.load(ctx, id);
+      if (row?.state !== "queued" || row.attempts !== attempts || row.event === null) continue;
+      try {
+        await apply(ctx, row.event, row.receivedAtMs);
+      } catch (error) {
+        await fail(ctx, row, { errorCode: errorData(error).code, nowMs });
+        continue;
+      }
+      await Inbox.finish(ctx, row, nowMs);
+    }
+    return null;
+  },
+});
+
+/** Jobs that exhausted their attempts, for operators. No texts. */
+export const listDeadLetters = internalQuery({
+  args: { limit: v.optional(v.number()) },
+  returns: v.object({
+    deadLetters: v.array(
+      v.object({
+        id: v.id("webhookInbox"),
+        type: v.string(),
+        attempts: v.number(),
+        lastErrorCode: v.union(v.string(), v.null()),
+        receivedAt: v.number(),
+      }),
+    ),
+    truncated: v.boolean(),
+  }),
+  handler: async (ctx, { limit = DEAD_LETTERS_MAX }) => {
+    const count = Math.min(Math.max(Math.floor(limit), 1), DEAD_LETTERS_MAX);
+    const rows = await Inbox.listDead(ctx, count + 1);
+    const deadLetters = rows.slice(0, count).map((row) => ({
+      id: row._id,
+      type: row.event?.type ?? "unknown",
+      attempts: row.attempts,
+      lastErrorCode: row.lastErrorCode,
+      receivedAt: row.receivedAtMs,
+    }));
+    return { deadLetters, truncated: rows.length > count };
+  },
+});
+
+/** Gives a dead letter all its attempts again, the first of them now. */
+export const requeueDeadLetter = internalMutation({
+  args: { id: v.id("webhookInbox") },
+  returns: v.null(),
+  handler: async (ctx, { id }) => {
+    const row = await Inbox.load(ctx, id);
+    if (row?.state !== "dead_letter")
+      throw new AppError("not_found", { detail: "No dead letter has this id" });
+    await Inbox.revive(ctx, row, Date.now());
+    await ctx.scheduler.runAfter(0, internal.integrations.inbox.processJobs, {
+      jobs: [{ id, attempts: 0 }],
+    });
+    return null;
+  },
+});
+
+/**
+ * Deletes what has outlived its retention, in bounded batches that reschedule themselves, and
+ * gives a job whose attempt never came a new one.
+ */
+export const cleanupExpired = internalMutation({
+  args: {},
+  returns: v.object({ deleted: v.number(), rescued: v.number(), hasMore: v.boolean() }),
+  handler: async (ctx) => {
+    const nowMs = Date.now();
+    const deleted = await deleteExpired(ctx, nowMs);
+    const rescued = await rescueOverdue(ctx, nowMs);
+    const hasMore = deleted === CLEANUP_ROWS_MAX || rescued === RESCUED_ROWS_MAX;
+    if (hasMore) await ctx.scheduler.runAfter(0, internal.integrations.inbox.cleanupExpired, {});
+    return { deleted, rescued, hasMore };
+  },
+});
+
+async function apply(ctx: MutationCtx, event: InboxEvent, receivedAtMs: number): Promise<void> {
+  if (event.type === "gmail_history") {
+    const { emailAddress, historyId } = event;
+    const args = { notification: { emailAddress, historyId }, receivedAtMs };
+    await ctx.runMutation(internal.integrations.gmail.applyNotification, args);
+    return;
+  }
+  await ctx.runMutation(internal.integrations.whatsapp.applyEvent, { event, receivedAtMs });
+}
+
+async function fail(
+  ctx: MutationCtx,
+  row: Doc<"webhookInbox">,
+  { errorCode, nowMs }: { readonly errorCode: string; readonly nowMs: number },
+): Promise<void> {
+  const attempt = row.attempts + 1;
+  if (attempt >= readKnob(env, "WEBHOOK_JOB_ATTEMPTS_MAX")) {
+    await Inbox.bury(ctx, row, { errorCode, nowMs });
+    log.event("webhook_dead_lettered", { inboxId: row._id, attempts: attempt, errorCode });
+    return;
+  }
+  const delayMs = fullJitterMs({
+    attempt,
+    baseMs: readKnob(env, "WEBHOOK_JOB_RETRY_BASE_MS"),
+    capMs: readKnob(env, "WEBHOOK_JOB_RETRY_CAP_MS"),
+    random: Math.random,
+  });
+  await Inbox.delay(ctx, row, { errorCode, dueAtMs: nowMs + delayMs });
+  await ctx.scheduler.runAfter(delayMs, internal.integrations.inbox.processJobs, {
+    jobs: [{ id: row._id, attempts: attempt }],
+  });
+}
+
+async function deleteExpired(ctx: MutationCtx, nowMs: number): Promise<number> {
+  let left = CLEANUP_ROWS_MAX;
+  for (const state of ["done", "dead_letter"] as const) {
+    const rows = await Inbox.listExpired(ctx, { state, count: left }, nowMs);
+    for (const row of rows) await ctx.db.delete("webhookInbox", row._id);
+    left -= rows.length;
+    if (left === 0) return CLEANUP_ROWS_MAX;
+  }
+  const messages = await WhatsappMessages.listExpired(ctx, left, nowMs);
+  for (const row of messages) await ctx.db.delete("whatsappMessages", row._id);
+  left -= messages.length;
+  if (left === 0) return CLEANUP_ROWS_MAX;
+  const changes = await GmailHistory.listExpired(ctx, left, nowMs);
+  for (const row of changes) await ctx.db.delete("gmailHistoryChanges", row._id);
+  return CLEANUP_ROWS_MAX - left + changes.length;
+}
+
+async function rescueOverdue(ctx: MutationCtx, nowMs: number): Promise<number> {
+  const rows = await Inbox.listOverdue(ctx, RESCUED_ROWS_MAX, nowMs);
+  for (const row of rows) {
+    await Inbox.postpone(ctx, row, nowMs);
+    await ctx.scheduler.runAfter(0, internal.integrations.inbox.processJobs, {
+      jobs: [{ id: row._id, attempts: row.attempts }],
+    });
+  }
+  if (rows.length > 0) log.event("webhook_jobs_rescued", { count: rows.length });
+  return rows.length;
+}

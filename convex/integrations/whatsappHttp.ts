@@ -1,0 +1,52 @@
+import { type Acceptance, acceptTwice, answerTo } from "../../src/channels/acceptance";
+import { addressKey, type WebhookCall } from "../../src/channels/call";
+import { HUB_SIGNATURE_HEADER, verifyHub256 } from "../../src/channels/signature/hub256";
+import { readDelivery } from "../../src/channels/whatsapp/delivery";
+import type { WhatsappEvent } from "../../src/channels/whatsapp/event";
+import { answerHandshake } from "../../src/channels/whatsapp/handshake";
+import { env } from "../../src/config/env";
+import { readSecret } from "../../src/config/read";
+import { log } from "../../src/log/log";
+import { internal } from "../_generated/api";
+import type { ActionCtx } from "../_generated/server";
+
+/** Events of one accept: a delivery may carry a thousand, a transaction should not. */
+const EVENTS_PER_ACCEPT = 100;
+
+/** Verifier of the scheme `hub-256`. */
+export async function verifyWhatsappSignature(
+  _ctx: ActionCtx,
+  { headers, bytes }: { readonly headers: Headers; readonly bytes: Uint8Array<ArrayBuffer> },
+): Promise<void> {
+  const secret = readSecret(env, "WHATSAPP_APP_SECRET");
+  await verifyHub256({ signature: headers.get(HUB_SIGNATURE_HEADER), bytes, secret });
+}
+
+/** `GET /api/whatsapp/webhook`: Meta asks whether the endpoint is ours. */
+export async function whatsappVerify(
+  _ctx: ActionCtx,
+  { url }: Pick<WebhookCall, "url">,
+): Promise<Response> {
+  return await answerHandshake(url, readSecret(env, "WHATSAPP_VERIFY_TOKEN"));
+}
+
+/** `POST /api/whatsapp/webhook`, verified: everything new in it is stored before the answer. */
+export async function whatsappReceive(ctx: ActionCtx, call: WebhookCall): Promise<Response> {
+  const { events, ignored } = await readDelivery(call.body, call.nowMs);
+  if (ignored > 0) log.event("whatsapp_changes_ignored", { count: ignored });
+  const parts: Acceptance[] = [];
+  for (let first = 0; first < events.length; first += EVENTS_PER_ACCEPT) {
+    const part = events.slice(first, first + EVENTS_PER_ACCEPT);
+    parts.push(await accept(ctx, part, addressKey(call)));
+  }
+  return answerTo(parts);
+}
+
+async function accept(
+  ctx: ActionCtx,
+  events: WhatsappEvent[],
+  addressKey: string | undefined,
+): Promise<Acceptance> {
+  const args = addressKey === undefined ? { events } : { events, addressKey };
+  return await acceptTwice(() => ctx.runMutation(internal.integrations.whatsapp.accept, args));
+}
