@@ -2,6 +2,7 @@
  * The one path by which anything is asked of a provider: admission, attempts within a deadline and
  * a budget, one classification, settlement. Runs in actions; what is stored is the gate's.
  */
+import { MIB } from "../core/bytes";
 import { fullJitterMs } from "../core/backoff";
 import { AppError, errorData } from "../errors/appError";
 import type { ErrorCode } from "../errors/table";
@@ -65,7 +66,7 @@ export interface ProviderResponse {
   readonly json: Json | null;
 }
 
-export const RESPONSE_BYTES_MAX = 1024 * 1024;
+export const RESPONSE_BYTES_MAX = MIB;
 
 /** Methods that HTTP defines as idempotent (RFC 9110, section 9.2.2). */
 const IDEMPOTENT_METHODS: readonly string[] = ["GET", "PUT", "DELETE"];

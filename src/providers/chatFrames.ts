@@ -3,6 +3,7 @@
  * the library's; nothing here depends on how the network split the bytes.
  */
 import { createParser } from "eventsource-parser";
+import { MIB } from "../core/bytes";
 import type { ErrorCode } from "../errors/table";
 import {
   CHAT_ENDINGS,
@@ -16,7 +17,7 @@ import { asArray, asNumber, asObject, asText, type Json, parseJson } from "./jso
 import { codeOutcome, upstreamCode } from "./outcome";
 
 /** Longest single frame, in characters. */
-export const FRAME_CHARS_MAX = 1024 * 1024;
+export const FRAME_CHARS_MAX = MIB;
 
 /** Tool calls in one answer, beyond which the rest is ignored. */
 export const TOOL_CALLS_MAX = 32;

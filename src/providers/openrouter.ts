@@ -8,6 +8,7 @@ import type {
   ChatCompletionMessageParam,
   ChatCompletionTool,
 } from "openai/resources/chat/completions";
+import { MIB } from "../core/bytes";
 import { AppError } from "../errors/appError";
 import { ignoreGone } from "./body";
 import type { ChatDelta, ChatEnding, ChatMessage, ToolDefinition } from "./chat";
@@ -44,7 +45,7 @@ export interface ChatLimits {
 export type StreamIo = Pick<Io, "now" | "sleep" | "fetch">;
 
 /** Bytes of a whole streamed answer, beyond which it is cut as faulty. */
-export const STREAM_BYTES_MAX = 16 * 1024 * 1024;
+export const STREAM_BYTES_MAX = 16 * MIB;
 
 /**
  * Streams one answer and returns how it ended: always exactly one of the eleven endings. Before the

@@ -1,6 +1,7 @@
 /** What the model is told of the tools, and the reading of what it then writes. */
 import * as z from "zod";
 import type { ToolDefinition } from "../providers/chat";
+import { asObject } from "../providers/json";
 import { PRODUCT_CONDITIONS, PRODUCT_SHIPPING, type ToolArgs } from "./arguments";
 import { TOOL_IDS, toolRow, type ToolId } from "./table";
 
@@ -80,9 +81,12 @@ export type ParsedArgs<Id extends ToolId> =
   /** `problem` is for the model, which may try again. */
   | { readonly ok: false; readonly problem: string };
 
-/** The arguments of a call, checked and normal; `raw` is what the model wrote, parsed as JSON. */
+/**
+ * The arguments of a call, checked and normal; `raw` is what the model wrote, parsed as JSON, or
+ * normal arguments that were stored: those come back as they are.
+ */
 export function parseToolArgs<Id extends ToolId>(id: Id, raw: unknown): ParsedArgs<Id> {
-  const parsed = SCHEMAS[id].safeParse(raw);
+  const parsed = SCHEMAS[id].safeParse(withoutNulls(raw));
   if (!parsed.success) return { ok: false, problem: problemOf(parsed.error) };
   const args = NORMALIZE[id](parsed.data as never);
   return typeof args === "string" ? { ok: false, problem: args } : { ok: true, args };
@@ -128,6 +132,13 @@ const NORMALIZE: { readonly [Id in ToolId]: (input: Input<Id>) => ToolArgs[Id] |
     return isTimeZone(timeZone) ? { timeZone } : "timeZone is not the name of a time zone.";
   },
 };
+
+/** Null is how models, and our own normal form, write that an argument is absent. */
+function withoutNulls(raw: unknown): unknown {
+  const args = asObject(raw);
+  if (args === null) return raw;
+  return Object.fromEntries(Object.entries(args).filter(([, value]) => value !== null));
+}
 
 const NO_QUERY = "query is empty.";
 const ISSUES_MAX = 5;

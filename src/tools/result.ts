@@ -1,4 +1,5 @@
 /** What a tool gives back to the model, and how much of it. */
+import { KIB, utf8Bytes } from "../core/bytes";
 import type { CallIo, Gate } from "../providers/call";
 import type { TokenStore } from "../providers/ebay";
 
@@ -19,7 +20,7 @@ export interface ToolResult {
   readonly missing: readonly string[];
 }
 
-export const TOOL_RESULT_BYTES_MAX = 64 * 1024;
+export const TOOL_RESULT_BYTES_MAX = 64 * KIB;
 
 interface Parts {
   /** Fields before the results, such as the query. */
@@ -35,7 +36,7 @@ export function toolResult({ answered = false, head, missing, results }: Parts):
   const found = results.length > 0 || answered;
   let kept = results.length;
   let value = compose({ head, missing, results, kept, found });
-  while (kept > 0 && byteLength(value) > TOOL_RESULT_BYTES_MAX) {
+  while (kept > 0 && utf8Bytes(value) > TOOL_RESULT_BYTES_MAX) {
     kept--;
     value = compose({ head, missing, results, kept, found });
   }
@@ -64,8 +65,4 @@ function compose(parts: Parts & { readonly kept: number; readonly found: boolean
     ...(missing.length === 0 ? {} : { missing: missing.map((source) => source.title) }),
     ...(notes.length === 0 ? {} : { note: notes.join(" ") }),
   });
-}
-
-function byteLength(text: string): number {
-  return new TextEncoder().encode(text).byteLength;
 }

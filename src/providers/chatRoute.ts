@@ -1,0 +1,103 @@
+/** A chat stream on one route: address, key, times and retries as the provider's row says. */
+import type { Env } from "../config/env";
+import { fullJitterMs } from "../core/backoff";
+import { AppError, errorData } from "../errors/appError";
+import type { ChatDelta, ChatEnding, ChatMessage, ToolDefinition } from "./chat";
+import type { Io } from "./io";
+import { type ChatParams, openChatStream } from "./openrouter";
+import { codeOutcome } from "./outcome";
+import { readBaseUrl, readSecrets, readSetting } from "./settings";
+import { type ProviderId, type ProviderRow, providerRow } from "./table";
+
+export interface ChatRequest {
+  readonly provider: ProviderId;
+  readonly model: string;
+  readonly messages: readonly ChatMessage[];
+  readonly tools?: readonly ToolDefinition[];
+  readonly toolChoice?: "auto" | "none";
+  /** Ends the stream as `client_abort`. */
+  readonly signal: AbortSignal;
+  /** Whole stream; the row's own limit applies too. */
+  readonly totalTimeoutMs?: number;
+  readonly headers?: Readonly<Record<string, string>>;
+}
+
+export interface ChatDeps {
+  readonly env: Env;
+  readonly io: Io;
+  /** Whether the provider's retry budget bears one more call; asked only when one is wanted. */
+  readonly mayRetry: () => Promise<boolean>;
+}
+
+/**
+ * Streams one answer as `openChatStream` does, and tries again what failed before its first byte,
+ * as often as the route's knob allows and within its deadline. Once a byte has come there is no
+ * second attempt: the answer would begin anew.
+ */
+export async function* openChatRoute(
+  request: ChatRequest,
+  deps: ChatDeps,
+): AsyncGenerator<ChatDelta, ChatEnding> {
+  const { env, io } = deps;
+  const row = providerRow(request.provider);
+  const params = paramsOf(request, row, env);
+  if (row.stream === undefined) throw new AppError("internal_error");
+  const idleTimeoutMs = readSetting(env, row.stream.idleMs);
+  const totalAtMs =
+    io.now() + Math.min(readSetting(env, row.stream.totalMs), request.totalTimeoutMs ?? Infinity);
+  const deadlineAtMs = io.now() + readSetting(env, row.deadlineMs);
+  for (let attempt = 1; ; attempt++) {
+    const firstByteTimeoutMs = Math.min(row.attemptMs, deadlineAtMs - io.now());
+    const totalTimeoutMs = totalAtMs - io.now();
+    const limits = {
+      signal: request.signal,
+      firstByteTimeoutMs,
+      idleTimeoutMs,
+      totalTimeoutMs,
+      io,
+    };
+    try {
+      return yield* openChatStream(params, limits);
+    } catch (error) {
+      const delayMs = await retryDelayMs(error, attempt, { row, deadlineAtMs, deps });
+      if (delayMs === null) throw error;
+      await io.sleep(delayMs, request.signal);
+    }
+  }
+}
+
+function paramsOf(request: ChatRequest, row: ProviderRow, env: Env): ChatParams {
+  const [apiKey] = readSecrets(env, row);
+  if (apiKey === undefined) throw new AppError("internal_error");
+  const { headers, messages, model, toolChoice, tools } = request;
+  return {
+    baseUrl: readBaseUrl(env, row),
+    apiKey,
+    model,
+    messages,
+    ...(tools === undefined ? {} : { tools }),
+    ...(toolChoice === undefined ? {} : { toolChoice }),
+    ...(headers === undefined ? {} : { headers }),
+  };
+}
+
+interface RetryFrame {
+  readonly row: ProviderRow;
+  readonly deadlineAtMs: number;
+  readonly deps: ChatDeps;
+}
+
+/** How long to wait before the next attempt; null when there is none. */
+async function retryDelayMs(
+  error: unknown,
+  attempt: number,
+  { row, deadlineAtMs, deps }: RetryFrame,
+): Promise<number | null> {
+  const { code, retryAfterMs = 0 } = errorData(error);
+  const { baseMs, capMs, retries } = row.retry;
+  if (codeOutcome(code) !== "failure" || attempt > readSetting(deps.env, retries)) return null;
+  // Never earlier than the provider asked for; the jitter comes on top.
+  const delayMs = retryAfterMs + fullJitterMs({ attempt, baseMs, capMs, random: deps.io.random });
+  if (deps.io.now() + delayMs >= deadlineAtMs) return null;
+  return (await deps.mayRetry()) ? delayMs : null;
+}
