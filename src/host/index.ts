@@ -1,0 +1,273 @@
+import { randomBytes, randomUUID } from "node:crypto";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
+import type { IncomingMessage, ServerResponse } from "node:http";
+import path from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { version as convexVersion } from "convex";
+import { convexToJson, jsonToConvex } from "convex/values";
+import type { JSONValue, Value } from "convex/values";
+import { apiHandler } from "./api";
+import { App } from "./app";
+import { Authenticator } from "./auth";
+import { bundleApp } from "./bundle";
+import { Crons } from "./crons";
+import { openDatabase } from "./engine";
+import { Environment } from "./env";
+import { messageOf } from "./errors";
+import { Runtime } from "./functions";
+import type { RuntimeHooks } from "./functions";
+import type { Injection } from "./injection";
+import { currentInvocation } from "./invocation";
+import type { Caller } from "./invocation";
+import { removeDeployment, writeDeployment } from "./deployment";
+import { lockDirectory } from "./lock";
+import type { SandboxHost } from "./sandbox";
+import { Scheduler } from "./scheduler";
+import { siteHandler } from "./site";
+import { convexGlobal } from "./syscalls";
+import { withSystemTables } from "./systemTables";
+import { listen } from "./wire";
+
+export interface HostOptions {
+  readonly functionsDir: string;
+  readonly dataDir: string;
+  /** 0 takes any free port, which is the default. */
+  readonly port?: number;
+  readonly sitePort?: number;
+  /** Variables below everything that a person configures. */
+  readonly env?: Readonly<Record<string, string>>;
+  /** What a person configures; by default nothing of the machine or the project is read. */
+  readonly environment?: Environment;
+  readonly injection?: Injection;
+  /** `call` gives each call a fresh global object, as the platform does. Default `shared`. */
+  readonly isolation?: "shared" | "call";
+  /** Addresses whose forwarded headers are believed. Default none. */
+  readonly trustedProxies?: readonly string[];
+  readonly instanceName?: string;
+  /** Where log lines of functions and of the host go. Default nowhere. */
+  readonly print?: (line: string) => void;
+  /** Called when the ports are open, before functions load and before anything is answered. */
+  readonly prepare?: (started: Started) => Promise<Surroundings>;
+}
+
+/** What the app sets up around its functions, such as simulated providers. */
+export interface Surroundings {
+  /** Variables below everything that a person configures. */
+  readonly env: Readonly<Record<string, string>>;
+  /** Joins `deployment.json`. */
+  readonly deployment?: Readonly<Record<string, string>>;
+  close(): Promise<void>;
+}
+
+export interface Started {
+  readonly cloudUrl: string;
+  readonly siteUrl: string;
+  readonly adminKey: string;
+  readonly environment: Environment;
+}
+
+export interface Host {
+  readonly cloudUrl: string;
+  readonly siteUrl: string;
+  readonly adminKey: string;
+  /** Runs any function, internal ones too, without going over HTTP. */
+  run(name: string, args?: Record<string, Value>): Promise<Value>;
+  /** Compiles the functions directory again; a failure leaves the running code in place. */
+  reload(): Promise<void>;
+  close(): Promise<void>;
+}
+
+const STOP_GRACE_MS = 3_000;
+const ADMIN_KEY_BYTES = 32;
+
+/** Starts everything on a data directory, which it holds until it is closed. */
+export async function startHost(options: HostOptions): Promise<Host> {
+  const dataDir = path.resolve(options.dataDir);
+  await mkdir(dataDir, { recursive: true, mode: 0o700 });
+  const cleanups: (() => Promise<void>)[] = [];
+  const close = async () => {
+    for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
+  };
+  try {
+    cleanups.push(await lockDirectory(dataDir));
+    // One that `kill -9` left behind must not be taken for ours before ours is written.
+    await removeDeployment(dataDir);
+    cleanups.push(() => removeDeployment(dataDir));
+    return await start({ ...options, dataDir }, cleanups, close);
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+async function start(
+  options: HostOptions,
+  cleanups: (() => Promise<void>)[],
+  close: () => Promise<void>,
+): Promise<Host> {
+  const { dataDir } = options;
+  const print = options.print ?? (() => undefined);
+  const instanceName = options.instanceName ?? "local";
+  const adminKey = await keepAdminKey(dataDir, instanceName);
+  const ports = await openPorts(options, cleanups);
+  const environment =
+    options.environment ??
+    (await Environment.load({ names: [], processEnvironment: {}, projectDir: null, dataDir }));
+  environment.setDefaults(options.env ?? {});
+  environment.setBuiltIn({ CONVEX_CLOUD_URL: ports.cloudUrl, CONVEX_SITE_URL: ports.siteUrl });
+  const started: Started = {
+    cloudUrl: ports.cloudUrl,
+    siteUrl: ports.siteUrl,
+    adminKey,
+    environment,
+  };
+  const surroundings = await options.prepare?.(started);
+  if (surroundings !== undefined) {
+    cleanups.push(() => surroundings.close());
+    environment.setDefaults({ ...options.env, ...surroundings.env });
+  }
+  cleanups.push(catchDanglingRejections(print));
+  const { runtime, load } = await openRuntime(options, environment, { print, cleanups });
+  const authenticator = new Authenticator(() => runtime.app.authConfig(), fetch);
+  environment.onChange(() => {
+    authenticator.forget();
+  });
+  const scheduler = new Scheduler(runtime, print);
+  const crons = new Crons(runtime, print);
+  await scheduler.start();
+  await crons.start();
+  cleanups.push(async () => {
+    await Promise.all([scheduler.stop(STOP_GRACE_MS), crons.stop(STOP_GRACE_MS)]);
+  });
+  const trustedProxies = options.trustedProxies ?? [];
+  const shared = { runtime, authenticator, trustedProxies, print };
+  const api = apiHandler({
+    ...shared,
+    environment,
+    adminKey,
+    instanceName,
+    version: convexVersion,
+  });
+  const site = siteHandler({ ...shared, siteUrl: () => ports.siteUrl });
+  await writeDeployment(dataDir, { ...started, ...surroundings?.deployment });
+  ports.open(api, site);
+  const caller = (): Caller => ({
+    identity: { kind: "admin", actingAs: null },
+    request: { requestId: randomUUID(), ip: null, userAgent: null, scheduledFunctionId: null },
+  });
+  return {
+    ...started,
+    run: async (name, args = {}) => {
+      const { valueJson } = await runtime.any(name, convexToJson(args), caller());
+      return jsonToConvex(JSON.parse(valueJson) as JSONValue);
+    },
+    reload: async () => {
+      await load();
+      authenticator.forget();
+      await crons.stop(STOP_GRACE_MS);
+      await crons.start();
+    },
+    close,
+  };
+}
+
+type Handler = (request: IncomingMessage, response: ServerResponse) => Promise<void>;
+
+/** Both ports are taken first, so that a taken one is known at once; requests wait until `open`. */
+async function openPorts(options: HostOptions, cleanups: (() => Promise<void>)[]) {
+  let open: (api: Handler, site: Handler) => void = () => undefined;
+  const handlers = new Promise<readonly [Handler, Handler]>((resolve) => {
+    open = (api, site) => {
+      resolve([api, site]);
+    };
+  });
+  const cloud = await listen(options.port ?? 0, async (request, response) =>
+    (await handlers)[0](request, response),
+  );
+  cleanups.push(() => cloud.close());
+  const site = await listen(options.sitePort ?? 0, async (request, response) =>
+    (await handlers)[1](request, response),
+  );
+  cleanups.push(() => site.close());
+  const cloudUrl = `http://127.0.0.1:${cloud.port}`;
+  const siteUrl = `http://127.0.0.1:${site.port}`;
+  return { cloudUrl, siteUrl, open };
+}
+
+interface RuntimeParts {
+  readonly print: (line: string) => void;
+  readonly cleanups: (() => Promise<void>)[];
+}
+
+async function openRuntime(
+  options: HostOptions,
+  environment: Environment,
+  { print, cleanups }: RuntimeParts,
+) {
+  const { functionsDir, dataDir, injection = {}, isolation = "shared" } = options;
+  const bundling = bundleApp(functionsDir);
+  // Awaited below; without this a failure of the store first would leave it unhandled.
+  bundling.catch(() => undefined);
+  const database = await openDatabase({ dir: path.join(dataDir, "store"), injection });
+  cleanups.push(() => database.close());
+  const hooks: RuntimeHooks = {
+    nowMs: injection.nowMs ?? Date.now,
+    uniform: injection.random ?? Math.random,
+    sleep: async (ms) => sleep(ms),
+  };
+  let runtime: Runtime | undefined;
+  const sandbox: SandboxHost = {
+    current: currentInvocation,
+    nowMs: hooks.nowMs,
+    environment: (name) => environment.get(name),
+    convex: convexGlobal(() => {
+      if (runtime === undefined) throw new Error("The host is still starting.");
+      return runtime;
+    }),
+    fetch: async (invocation, input, init) => {
+      const signals = [invocation.fetches.signal, init?.signal ?? []].flat();
+      return (injection.fetch ?? fetch)(input, { ...init, signal: AbortSignal.any(signals) });
+    },
+    print,
+  };
+  const build = (bundle: Awaited<typeof bundling>) =>
+    new App(bundle, {
+      functionsDir: path.resolve(functionsDir),
+      host: sandbox,
+      environment: () => environment.all(),
+      isolation,
+    });
+  const app = build(await bundling);
+  await database.applySchema(withSystemTables(app.schemaJson()));
+  const opened = new Runtime(app, database, hooks);
+  runtime = opened;
+  const load = async () => {
+    const next = build(await bundleApp(functionsDir));
+    await database.applySchema(withSystemTables(next.schemaJson()));
+    opened.app = next;
+  };
+  return { runtime: opened, load };
+}
+
+/** Made once, readable by the owner only. */
+async function keepAdminKey(dataDir: string, instanceName: string): Promise<string> {
+  const file = path.join(dataDir, "admin-key");
+  const known = await readFile(file, "utf8").catch(() => null);
+  if (known !== null && known.trim() !== "") return known.trim();
+  const key = `${instanceName}|${randomBytes(ADMIN_KEY_BYTES).toString("hex")}`;
+  await writeFile(file, `${key}\n`, { mode: 0o600 });
+  return key;
+}
+
+/** A promise that nobody awaits fails the run it belongs to, and nothing else. */
+function catchDanglingRejections(print: (line: string) => void): () => Promise<void> {
+  const listener = (reason: unknown) => {
+    const invocation = currentInvocation();
+    if (invocation === undefined) print(`Unhandled rejection: ${messageOf(reason)}`);
+    else invocation.fail(reason);
+  };
+  process.on("unhandledRejection", listener);
+  return async () => {
+    process.off("unhandledRejection", listener);
+  };
+}
