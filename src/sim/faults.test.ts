@@ -1,4 +1,6 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { KNOB_NAMES } from "../config/knobs";
+import { configWarnings } from "../config/read";
 import { startSimulators, SIMULATED_PROVIDERS, type Simulators } from "./index";
 import { parseJson, record } from "./json";
 
@@ -201,6 +203,11 @@ describe("control", () => {
     expect(status).toBe(403);
   });
 
+  test("nothing listens beyond loopback", async () => {
+    const elsewhere = sim.url.replace("127.0.0.1", "127.0.0.2");
+    await expect(fetch(`${elsewhere}/control/state`)).rejects.toThrow();
+  });
+
   test("state counts requests and shows no keys; reset forgets everything", async () => {
     await fault("serper", { status: 500 });
     await search();
@@ -221,6 +228,9 @@ describe("control", () => {
     for (const name of SIMULATED_PROVIDERS.flatMap((provider) => provider.keyNames))
       expect(names).toContain(name);
     for (const value of Object.values(sim.env)) expect(value).not.toBe("");
+    // The app reads exactly these names, and every value has the form that it asks for.
+    expect(KNOB_NAMES).toEqual(expect.arrayContaining(names));
+    expect(configWarnings(sim.env).filter(({ name }) => names.includes(name))).toEqual([]);
   });
 });
 

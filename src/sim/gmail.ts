@@ -21,7 +21,10 @@ export const gmailSpec: ProviderSpec = {
   id: "gmail",
   title: "Gmail API",
   keyNames: ["GMAIL_OAUTH_CLIENT_ID", "GMAIL_OAUTH_CLIENT_SECRET"],
-  env: (baseUrl) => ({ GMAIL_BASE_URL: `${baseUrl}/gmail/v1` }),
+  env: (baseUrl) => ({
+    GMAIL_BASE_URL: `${baseUrl}/gmail/v1`,
+    GMAIL_PUBSUB_TOPIC: "projects/ballast-sim/topics/gmail",
+  }),
 };
 
 /** The Gmail API of any mailbox that a token opens. */

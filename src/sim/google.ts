@@ -21,8 +21,8 @@ import { seedOf } from "./seed";
 
 const CLIENT_ID = "sim-google-client-id";
 const CLIENT_SECRET = "sim-google-client-secret";
-export const PUSH_AUDIENCE = "ballast-sim-gmail-push";
-export const PUSH_SERVICE_ACCOUNT = "gmail-push@ballast-sim.iam.gserviceaccount.com";
+const PUSH_AUDIENCE = "ballast-sim-gmail-push";
+const PUSH_SERVICE_ACCOUNT = "gmail-push@ballast-sim.iam.gserviceaccount.com";
 const SCOPE = "https://www.googleapis.com/auth/gmail.readonly";
 const DEFAULT_EMAIL = "someone@example.com";
 
@@ -51,7 +51,7 @@ export const googlePushSpec: ProviderSpec = {
 };
 
 /** What a push token says; anything left out is as a verifier expects it. */
-export interface PushTokenRequest {
+interface PushTokenRequest {
   readonly audience?: unknown;
   readonly email?: unknown;
   readonly emailVerified?: unknown;

@@ -386,6 +386,21 @@ describe("tools", () => {
     expect(await at(2)).toEqual([]);
   });
 
+  test("the arguments of a call arrive in parts, after its name and id", async () => {
+    const prompt = '[[tool:get_current_time {"timeZone":"Europe/Zürich"}]]';
+    const deltas = framesOf(await askText(prompt, { tools: [TIME] }))
+      .flatMap((frame) => (record(choiceOf(frame)["delta"])["tool_calls"] ?? []) as unknown[])
+      .map(record);
+    expect(deltas[0]).toMatchObject({
+      index: 0,
+      id: expect.stringMatching(/^call_/) as string,
+      function: { name: "get_current_time", arguments: "" },
+    });
+    const parts = deltas.slice(1).map((delta) => text(record(delta["function"])["arguments"]));
+    expect(parts.length).toBeGreaterThan(2);
+    expect(parts.join("")).toBe('{"timeZone":"Europe/Zürich"}');
+  });
+
   test("broken arguments go out as written", async () => {
     expect(
       await callsAt(0, {

@@ -22,13 +22,13 @@ export const sentrySpec: ProviderSpec = {
   env: (baseUrl) => ({ SENTRY_DSN: `${baseUrl.replace("://", `://${PUBLIC_KEY}@`)}/${PROJECT}` }),
 };
 
-export interface EnvelopeItem {
+interface EnvelopeItem {
   readonly header: Readonly<Record<string, unknown>>;
   /** Parsed JSON, or the text when it is none. */
   readonly payload: unknown;
 }
 
-export interface Envelope {
+interface Envelope {
   readonly header: Readonly<Record<string, unknown>>;
   readonly items: readonly EnvelopeItem[];
 }

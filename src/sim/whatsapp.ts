@@ -13,7 +13,7 @@ import {
 import { seedOf } from "./seed";
 
 const TOKEN = "sim-whatsapp-access-token";
-export const PHONE_NUMBER_ID = "106540352242922";
+const PHONE_NUMBER_ID = "106540352242922";
 /** Sent messages kept; the oldest go first. */
 const SENT_MAX = 500;
 
@@ -28,7 +28,7 @@ export const whatsappSpec: ProviderSpec = {
   }),
 };
 
-export interface SentMessage {
+interface SentMessage {
   readonly id: string;
   readonly body: Readonly<Record<string, unknown>>;
 }
