@@ -4,6 +4,7 @@ import { internal } from "./_generated/api";
 import { internalMutation, internalQuery } from "./_generated/server";
 import { findMessage, requireStream, requireThread } from "./model/access";
 import * as Admission from "./model/admission";
+import * as Budgets from "./model/budgets";
 import { outcomeKind } from "./model/permit";
 import * as Refusals from "./model/refusals";
 import * as Streams from "./model/streams";
@@ -143,14 +144,16 @@ export const read = internalQuery({
   },
 });
 
-/** Deletes the frames and sessions of streams that ended an hour ago, in bounded batches. */
+/** Deletes streams that ended an hour ago and budgets of past days, in bounded batches. */
 export const cleanupExpired = internalMutation({
   args: {},
   returns: v.object({ deleted: v.number() }),
   handler: async (ctx) => {
-    const deleted = await Streams.deleteExpired(ctx, Date.now());
-    if (deleted >= Streams.DELETED_PER_BATCH)
+    const nowMs = Date.now();
+    const streams = await Streams.deleteExpired(ctx, nowMs);
+    const budgets = await Budgets.deletePast(ctx, nowMs);
+    if (streams >= Streams.DELETED_PER_BATCH || budgets >= Budgets.DELETED_PER_BATCH)
       await ctx.scheduler.runAfter(0, internal.chatTurns.cleanupExpired, {});
-    return { deleted };
+    return { deleted: streams + budgets };
   },
 });

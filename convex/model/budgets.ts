@@ -30,3 +30,15 @@ export async function add(
     await ctx.db.insert("tokenBudgets", { userId, day, tokens: Math.max(0, tokens) });
   else await ctx.db.patch("tokenBudgets", row._id, { tokens: Math.max(0, row.tokens + tokens) });
 }
+
+export const DELETED_PER_BATCH = 200;
+
+/** Deletes budgets of days before yesterday: a turn that began before midnight may still settle. */
+export async function deletePast(ctx: MutationCtx, nowMs: number): Promise<number> {
+  const past = await ctx.db
+    .query("tokenBudgets")
+    .withIndex("by_day", (q) => q.lt("day", dayOf(nowMs - DAY)))
+    .take(DELETED_PER_BATCH);
+  for (const { _id } of past) await ctx.db.delete("tokenBudgets", _id);
+  return past.length;
+}

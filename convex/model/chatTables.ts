@@ -71,6 +71,7 @@ export const chatTables = {
     usage: v.optional(usage),
     editedAt: v.optional(v.number()),
   })
+    // eslint-disable-next-line @convex-dev/no-duplicate-indexes -- this one sorts by time
     .index("by_thread", ["threadId"])
     .index("by_thread_client_id", ["threadId", "clientMessageId"]),
 

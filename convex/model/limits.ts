@@ -48,7 +48,7 @@ export async function check(
   nowMs: number,
 ): Promise<LimitDecision> {
   const shards = request.shared === true ? shardsFor(request) : 1;
-  let refused: LimitDecision | null = null;
+  let refused: Extract<LimitDecision, { ok: false }> | null = null;
   for (const shard of shardsToTry(shards)) {
     const policy = shards === 1 ? request : shardPolicy(request, shard, shards);
     const k = shards === 1 ? keyOf(request) : `${keyOf(request)}#${shard}`;
@@ -57,7 +57,7 @@ export async function check(
     const info = describe(request, verdict, shards);
     if (verdict.ok)
       return { ok: true, info, stored: { id: row?._id ?? null, k }, arrivalMs: verdict.arrivalMs };
-    if (refused === null || (!refused.ok && verdict.retryAfterMs < refused.retryAfterMs))
+    if (refused === null || verdict.retryAfterMs < refused.retryAfterMs)
       refused = { ok: false, info, retryAfterMs: verdict.retryAfterMs };
   }
   if (refused === null) throw new Error("a limit has at least one shard");

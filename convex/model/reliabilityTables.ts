@@ -44,9 +44,7 @@ export const reliabilityTables = {
     /** Random 0 to 7: refusals come in crowds, and one row would be contended. */
     shard: v.number(),
     count: v.number(),
-  })
-    .index("by_minute", ["minuteMs"])
-    .index("by_row", ["minuteMs", "bucket", "outcome", "shard"]),
+  }).index("by_row", ["minuteMs", "bucket", "outcome", "shard"]),
 
   // Claims on requests and deliveries. Written in the transaction of the effect they guard; read
   // by the next request with that key. An expired row is absent at read; dies by cleanup.

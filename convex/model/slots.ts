@@ -84,7 +84,7 @@ export async function renew(
   { nowMs, leaseMs }: { readonly nowMs: number; readonly leaseMs: number },
 ): Promise<boolean> {
   const row = await load(ctx, lease.pool, lease.index);
-  if (row === null || row.fence !== lease.fence || row.holder === null) return false;
+  if (row?.fence !== lease.fence || row.holder === null) return false;
   if (row.expiresAt - nowMs < leaseMs / 2)
     await ctx.db.patch("slots", row._id, { expiresAt: nowMs + leaseMs });
   return true;
@@ -97,7 +97,7 @@ export async function release(
   { attempts, nowMs }: { readonly attempts: number; readonly nowMs: number },
 ): Promise<boolean> {
   const row = await load(ctx, lease.pool, lease.index);
-  if (row === null || row.fence !== lease.fence || row.holder === null) return false;
+  if (row?.fence !== lease.fence || row.holder === null) return false;
   const fresh = nowMs - row.countedFromMs < TRAFFIC_WINDOW_MS;
   await ctx.db.patch("slots", row._id, {
     holder: null,
@@ -139,8 +139,10 @@ export async function held(
   return rows.filter((row) => !isFree(row, nowMs));
 }
 
-const isFree = (row: Doc<"slots"> | null, nowMs: number): boolean =>
-  row === null || row.holder === null || row.expiresAt <= nowMs;
+function isFree(row: Doc<"slots"> | null, nowMs: number): boolean {
+  if (row === null) return true;
+  return row.holder === null || row.expiresAt <= nowMs;
+}
 
 async function load(ctx: QueryCtx, pool: string, index: number): Promise<Doc<"slots"> | null> {
   return await ctx.db

@@ -15,7 +15,7 @@ export function eventStream(
   headers: Readonly<Record<string, string>> = {},
 ): Response {
   const encoder = new TextEncoder();
-  let send = (_text: string): void => undefined;
+  let send: (text: string) => void = () => undefined;
   let close = (): void => undefined;
   const body = new ReadableStream<Uint8Array>({
     start(controller) {

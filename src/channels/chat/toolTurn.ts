@@ -1,6 +1,7 @@
 import type { ChatMessage, ToolCall } from "../../providers/chat";
 import { isToolId, toolRow } from "../../tools/table";
 import type { ChatEvent } from "./events";
+import { wellFormed } from "./wholeCharacters";
 
 /** What became of one tool call. `text` is what the model reads. */
 export type ToolOutcome =
@@ -74,7 +75,7 @@ export class ToolTurn {
     ];
     for (const [i, { id, name, argumentsText }] of toolCalls.entries()) {
       const content = outcomes[i]?.text ?? "";
-      this.calls.push({ id, name, arguments: argumentsText });
+      this.calls.push({ id, name, arguments: wellFormed(argumentsText) });
       this.results.push({ toolCallId: id, name, content });
       told.push({ role: "tool", tool_call_id: id, content });
     }

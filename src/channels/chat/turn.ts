@@ -15,6 +15,7 @@ import { type Outcome, outcomeOfError } from "../../providers/outcome";
 import type { ChatEvent, TerminalEvent } from "./events";
 import { Recorder, type StoreReply } from "./recorder";
 import { type ToolOutcome, ToolTurn } from "./toolTurn";
+import { wellFormed, WholeCharacters } from "./wholeCharacters";
 
 /** A route to a model, chosen at admission or by falling back. */
 export interface Route {
@@ -81,7 +82,7 @@ export interface TurnPorts extends Pick<Io, "now" | "sleep"> {
 
 /** Longest text of one turn: a message is one document, and documents are bounded. */
 export const TURN_TEXT_BYTES_MAX = 256 * KIB;
-const TURN_REASONING_BYTES_MAX = 64 * KIB;
+const TURN_REASONING_CHARS_MAX = 64 * KIB;
 /** Frames of one turn in all: they are read again as a whole when a worker dies. */
 const TURN_FRAMES_BYTES_MAX = 4 * MIB;
 const BYTES_PER_TOKEN = 4;
@@ -113,6 +114,7 @@ class Turn {
   private readonly messages: ChatMessage[];
   private route: Route;
   private canFallBack: boolean;
+  private readonly halves = new WholeCharacters();
   private text = "";
   private textBytes = 0;
   private reasoning = "";
@@ -220,7 +222,10 @@ class Turn {
     });
     for (;;) {
       const next = await deltas.next();
-      if (next.done === true) return this.streamEnded(next.value);
+      if (next.done === true) {
+        await this.say(this.halves.flush());
+        return this.streamEnded(next.value);
+      }
       await this.take(next.value);
       if (this.isTooLong()) {
         await deltas.return(TOO_LONG_ENDING);
@@ -234,13 +239,10 @@ class Turn {
     if (delta.kind !== "usage") this.firstTokenMs ??= this.ports.now() - this.startedAtMs;
     switch (delta.kind) {
       case "text":
-        this.text += delta.text;
-        this.textBytes += utf8Bytes(delta.text);
-        await this.recorder.say({ type: "content", content: delta.text });
+        await this.say(this.halves.push(delta.text));
         return;
       case "reasoning":
-        if (this.reasoning.length < TURN_REASONING_BYTES_MAX) this.reasoning += delta.text;
-        await this.recorder.say({ type: "reasoning", content: delta.text });
+        await this.think(wellFormed(delta.text));
         return;
       case "tool_call_start":
       case "tool_call_delta":
@@ -250,6 +252,18 @@ class Turn {
         // Counted from the ending, which knows whether there was one.
         return;
     }
+  }
+
+  private async think(content: string): Promise<void> {
+    if (this.reasoning.length < TURN_REASONING_CHARS_MAX) this.reasoning += content;
+    await this.recorder.say({ type: "reasoning", content });
+  }
+
+  private async say(content: string): Promise<void> {
+    if (content === "") return;
+    this.text += content;
+    this.textBytes += utf8Bytes(content);
+    await this.recorder.say({ type: "content", content });
   }
 
   private isTooLong(): boolean {

@@ -1,0 +1,32 @@
+import { v } from "convex/values";
+import { DAY } from "../src/core/time";
+import { internal } from "./_generated/api";
+import { internalMutation } from "./_generated/server";
+
+const DELETED_PER_BATCH = 200;
+const EVENTS_KEPT_MS = 7 * DAY;
+
+/**
+ * Deletes limits whose burst is whole again, which say nothing, and counts of refusals older than a
+ * week. Bounded batches, until nothing is left.
+ */
+export const cleanupExpired = internalMutation({
+  args: {},
+  returns: v.object({ deletedLimits: v.number(), deletedEvents: v.number() }),
+  handler: async (ctx) => {
+    const nowMs = Date.now();
+    const limits = await ctx.db
+      .query("limits")
+      .withIndex("by_time", (q) => q.lt("t", nowMs))
+      .take(DELETED_PER_BATCH);
+    for (const { _id } of limits) await ctx.db.delete("limits", _id);
+    const events = await ctx.db
+      .query("rateLimitEvents")
+      .withIndex("by_row", (q) => q.lt("minuteMs", nowMs - EVENTS_KEPT_MS))
+      .take(DELETED_PER_BATCH);
+    for (const { _id } of events) await ctx.db.delete("rateLimitEvents", _id);
+    if (limits.length === DELETED_PER_BATCH || events.length === DELETED_PER_BATCH)
+      await ctx.scheduler.runAfter(0, internal.rateLimit.cleanupExpired, {});
+    return { deletedLimits: limits.length, deletedEvents: events.length };
+  },
+});

@@ -1,0 +1,34 @@
+/**
+ * Joins characters that a provider split over two parts of its stream. Half of a surrogate pair is
+ * no Unicode text: neither UTF-8 nor the database can hold it.
+ */
+export class WholeCharacters {
+  private half = "";
+
+  /** The text so far that is whole; the first half of a pair waits for the second. */
+  push(text: string): string {
+    const joined = this.half + text;
+    const last = joined.charCodeAt(joined.length - 1);
+    const isHalf = last >= HIGH_SURROGATE_FIRST && last <= HIGH_SURROGATE_LAST;
+    this.half = isHalf ? joined.slice(-1) : "";
+    return wellFormed(isHalf ? joined.slice(0, -1) : joined);
+  }
+
+  /** What is left at the end: a half whose other half never came. */
+  flush(): string {
+    const { half } = this;
+    this.half = "";
+    return wellFormed(half);
+  }
+}
+
+const HIGH_SURROGATE_FIRST = 0xd800;
+const HIGH_SURROGATE_LAST = 0xdbff;
+
+/** The text with each half that has no other half replaced by U+FFFD. */
+export function wellFormed(text: string): string {
+  return text.replace(
+    /[\uD800-\uDBFF](?![\uDC00-\uDFFF])|(?<![\uD800-\uDBFF])[\uDC00-\uDFFF]/g,
+    "\uFFFD",
+  );
+}
