@@ -1,4 +1,4 @@
-import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { link, mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { SignJWT, calculateJwkThumbprint, exportJWK, generateKeyPair, importJWK } from "jose";
 import type { JWK } from "jose";
@@ -51,14 +51,18 @@ async function keepKey(dataDir: string): Promise<JWK> {
   const { privateKey } = await generateKeyPair(ALGORITHM, { extractable: true });
   const jwk = await exportJWK(privateKey);
   const made = { ...jwk, kid: await calculateJwkThumbprint(jwk) };
+  // Whole or not at all, and never in place of a key that another process has just made.
+  const draft = `${file}.${process.pid}.${made.kid}`;
+  await writeFile(draft, JSON.stringify(made), { mode: 0o600 });
   try {
-    await writeFile(file, JSON.stringify(made), { mode: 0o600, flag: "wx" });
+    await link(draft, file);
     return made;
   } catch (error) {
-    // Another process was faster; there is one key.
     const theirs = await readKey(file);
     if (theirs === null) throw error;
     return theirs;
+  } finally {
+    await rm(draft);
   }
 }
 
