@@ -1,0 +1,350 @@
+import { DAY, HOUR, MINUTE, SECOND } from "../core/time";
+import { int, type IntKnob, type KnobGroup, text } from "./rows";
+
+/** The pair that every rate limit has. */
+function rateLimit<Name extends string>(
+  name: Name,
+  what: string,
+  spec: { readonly max: number; readonly ceiling: number; readonly windowMs: number },
+): Record<`${Name}_MAX` | `${Name}_WINDOW_MS`, IntKnob> {
+  const group = { group: "Rate limits" } as const;
+  return {
+    [`${name}_MAX`]: int(group, {
+      unit: "requests",
+      default: spec.max,
+      range: [1, spec.ceiling],
+      meaning: `${what}: requests per window, and how many may come at once.`,
+    }),
+    [`${name}_WINDOW_MS`]: int(group, {
+      unit: "ms",
+      default: spec.windowMs,
+      range: [SECOND, HOUR],
+      meaning: `${what}: the window in which that many requests are granted again, evenly.`,
+    }),
+  } as Record<`${Name}_MAX` | `${Name}_WINDOW_MS`, IntKnob>;
+}
+
+/** The pair that every circuit breaker has. */
+function circuit<Name extends string>(
+  name: Name,
+  what: string,
+  spec: { readonly threshold: number; readonly cooldownMs: number },
+): Record<`CIRCUIT_${Name}_THRESHOLD` | `CIRCUIT_${Name}_COOLDOWN_MS`, IntKnob> {
+  const group = { group: "Circuit breakers" } as const;
+  return {
+    [`CIRCUIT_${name}_THRESHOLD`]: int(group, {
+      default: spec.threshold,
+      range: [1, 100],
+      meaning: `${what}: failures in a row that open the circuit.`,
+    }),
+    [`CIRCUIT_${name}_COOLDOWN_MS`]: int(group, {
+      unit: "ms",
+      default: spec.cooldownMs,
+      range: [SECOND, HOUR],
+      meaning: `${what}: how long the circuit stays open before a probe.`,
+    }),
+  } as Record<`CIRCUIT_${Name}_THRESHOLD` | `CIRCUIT_${Name}_COOLDOWN_MS`, IntKnob>;
+}
+
+/** The pair that every bulkhead has. */
+function bulkhead<Name extends string>(
+  name: Name,
+  what: string,
+  spec: { readonly maxConcurrent: number; readonly leaseMs: number },
+): Record<`BULKHEAD_${Name}_MAX_CONCURRENT` | `BULKHEAD_${Name}_LEASE_TTL_MS`, IntKnob> {
+  const group = { group: "Bulkheads" } as const;
+  return {
+    [`BULKHEAD_${name}_MAX_CONCURRENT`]: int(group, {
+      unit: "requests",
+      default: spec.maxConcurrent,
+      range: [1, 500],
+      meaning: `${what}: calls in flight at once.`,
+    }),
+    [`BULKHEAD_${name}_LEASE_TTL_MS`]: int(group, {
+      unit: "ms",
+      default: spec.leaseMs,
+      range: [15 * SECOND, HOUR],
+      meaning: `${what}: when a slot whose holder died is free again.`,
+    }),
+  } as Record<`BULKHEAD_${Name}_MAX_CONCURRENT` | `BULKHEAD_${Name}_LEASE_TTL_MS`, IntKnob>;
+}
+
+const PRIMARY = "OpenRouter, primary route";
+const SECONDARY = "OpenRouter, secondary route";
+const EBAY = "eBay search";
+const GLOBAL = "Global shopping search";
+const SERPER = "Serper web search";
+const GMAIL_OAUTH = "Google OAuth and Gmail";
+
+const RATE_LIMIT_KNOBS = {
+  ...rateLimit("RATE_LIMIT_CHAT_STREAM", "Chat turns of one user", {
+    max: 30,
+    ceiling: 1_000,
+    windowMs: 5 * MINUTE,
+  }),
+  ...rateLimit("RATE_LIMIT_GMAIL_PUSH", "Gmail pushes", {
+    max: 120,
+    ceiling: 5_000,
+    windowMs: MINUTE,
+  }),
+  ...rateLimit("RATE_LIMIT_WHATSAPP", "WhatsApp deliveries", {
+    max: 120,
+    ceiling: 5_000,
+    windowMs: MINUTE,
+  }),
+  ...rateLimit("RATE_LIMIT_GMAIL_OAUTH", "Returns from Google's consent page", {
+    max: 30,
+    ceiling: 1_000,
+    windowMs: 5 * MINUTE,
+  }),
+  ...rateLimit("RATE_LIMIT_WA_LINK_CODE", "WhatsApp linking codes of one user", {
+    max: 5,
+    ceiling: 100,
+    windowMs: 10 * MINUTE,
+  }),
+  ...rateLimit("RATE_LIMIT_ADDRESS", "Chat turns from one client address", {
+    max: 120,
+    ceiling: 100_000,
+    windowMs: MINUTE,
+  }),
+  ...rateLimit("RATE_LIMIT_GLOBAL", "All limited routes together, the backstop", {
+    max: 18_000,
+    ceiling: 1_000_000,
+    windowMs: MINUTE,
+  }),
+  RATE_LIMIT_ADDRESS_KEYS_MAX: int(
+    { group: "Rate limits" },
+    {
+      default: 65_536,
+      range: [16, 1_048_576],
+      meaning:
+        "Rows that limits by client address may ever make. Addresses share rows beyond it, so " +
+        "that spoofed ones cannot fill the database.",
+    },
+  ),
+};
+
+const CIRCUIT_KNOBS = {
+  ...circuit("OPENROUTER", "OpenRouter outside chat", { threshold: 5, cooldownMs: MINUTE }),
+  ...circuit("OPENROUTER_PRIMARY", PRIMARY, { threshold: 5, cooldownMs: MINUTE }),
+  ...circuit("OPENROUTER_SECONDARY", SECONDARY, { threshold: 4, cooldownMs: 45 * SECOND }),
+  ...circuit("SERPER", SERPER, { threshold: 4, cooldownMs: 2 * MINUTE }),
+  ...circuit("EBAY", EBAY, { threshold: 4, cooldownMs: 2 * MINUTE }),
+  ...circuit("GLOBAL_SEARCH", GLOBAL, { threshold: 4, cooldownMs: 2 * MINUTE }),
+  ...circuit("GMAIL_OAUTH", GMAIL_OAUTH, { threshold: 4, cooldownMs: 2 * MINUTE }),
+};
+
+const BULKHEAD_KNOBS = {
+  ...bulkhead("OPENROUTER", "OpenRouter outside chat", {
+    maxConcurrent: 24,
+    leaseMs: 10 * MINUTE,
+  }),
+  ...bulkhead("OR_PRI", PRIMARY, { maxConcurrent: 24, leaseMs: 10 * MINUTE }),
+  ...bulkhead("OR_SEC", SECONDARY, { maxConcurrent: 16, leaseMs: 10 * MINUTE }),
+  ...bulkhead("SERPER", SERPER, { maxConcurrent: 12, leaseMs: MINUTE }),
+  ...bulkhead("EBAY", EBAY, { maxConcurrent: 8, leaseMs: MINUTE }),
+  ...bulkhead("GLOBAL_SEARCH", GLOBAL, { maxConcurrent: 10, leaseMs: MINUTE }),
+  ...bulkhead("GMAIL_OAUTH", GMAIL_OAUTH, { maxConcurrent: 8, leaseMs: MINUTE }),
+  BULKHEAD_TOOL_JOB_MAX: int(
+    { group: "Bulkheads" },
+    {
+      unit: "jobs",
+      default: 6,
+      range: [1, 200],
+      meaning: "Tool jobs that run at once, all tools together.",
+    },
+  ),
+  BULKHEAD_TOOL_JOB_LEASE_MS: int(
+    { group: "Bulkheads" },
+    {
+      unit: "ms",
+      default: MINUTE,
+      range: [15 * SECOND, 30 * MINUTE],
+      meaning: "When the slot of a tool worker that died is free again.",
+    },
+  ),
+  BULKHEAD_SENTRY_COOLDOWN_MS: int(
+    { group: "Bulkheads" },
+    {
+      unit: "ms",
+      default: MINUTE,
+      range: [SECOND, 10 * MINUTE],
+      meaning: "Shortest time between two reports that one bulkhead is saturated.",
+    },
+  ),
+};
+
+const CACHE = { group: "Tool cache" } as const;
+const VERSION_PATTERN = "^[A-Za-z0-9._-]{1,32}$";
+
+const CACHE_KNOBS = {
+  TOOL_CACHE_WEB_SEARCH_TTL_MS: int(CACHE, {
+    unit: "ms",
+    default: 5 * MINUTE,
+    range: [5 * SECOND, DAY],
+    meaning: "How long a web search result is served again.",
+  }),
+  TOOL_CACHE_PRODUCT_SEARCH_TTL_MS: int(CACHE, {
+    unit: "ms",
+    default: 10 * MINUTE,
+    range: [5 * SECOND, DAY],
+    meaning: "How long a product or global search result is served again.",
+  }),
+  TOOL_CACHE_WEB_SEARCH_NAMESPACE_VERSION: text(CACHE, {
+    default: "v1",
+    pattern: VERSION_PATTERN,
+    meaning: "Part of every web search key: another value makes all stored results unused.",
+  }),
+  TOOL_CACHE_PRODUCTS_NS_VER: text(CACHE, {
+    default: "v1",
+    pattern: VERSION_PATTERN,
+    meaning: "The same for product search.",
+  }),
+};
+
+const JOBS = { group: "Tool jobs" } as const satisfies { group: KnobGroup };
+
+const runMax = (value: number, what: string): IntKnob =>
+  int(JOBS, {
+    unit: "jobs",
+    default: value,
+    range: [1, 100],
+    meaning: `${what} that run at once.`,
+  });
+const queueMax = (value: number, what: string): IntKnob =>
+  int(JOBS, {
+    unit: "jobs",
+    default: value,
+    range: [1, 10_000],
+    meaning: `${what} that may wait; more are refused as \`queue_saturated\`.`,
+  });
+const weight = (value: number, what: string): IntKnob =>
+  int(JOBS, {
+    default: value,
+    range: [1, 100],
+    meaning: `Weight of ${what} jobs when a free worker chooses between classes.`,
+  });
+
+const JOB_KNOBS = {
+  TOOL_JOB_MAX_PER_RUN: int(JOBS, {
+    unit: "jobs",
+    default: 3,
+    range: [1, 20],
+    meaning: "Jobs that one worker is handed at once.",
+  }),
+  TOOL_JOB_LEASE_MS: int(JOBS, {
+    unit: "ms",
+    default: 45 * SECOND,
+    range: [5 * SECOND, 10 * MINUTE],
+    meaning: "How long a claim on a job lasts without a heartbeat.",
+  }),
+  TOOL_JOB_WAIT_MS: int(JOBS, {
+    unit: "ms",
+    default: 8 * SECOND,
+    range: [SECOND, MINUTE],
+    meaning: "How long a chat turn waits for a queued tool before it goes on without.",
+  }),
+  TOOL_JOB_POLL_MS: int(JOBS, {
+    unit: "ms",
+    default: 250,
+    range: [50, 5 * SECOND],
+    meaning: "First wait of a caller whose job was queued; later waits grow.",
+  }),
+  TOOL_JOB_MAX_ATTEMPTS: int(JOBS, {
+    default: 2,
+    range: [1, 10],
+    meaning: "Attempts before a job is dead-lettered.",
+  }),
+  TOOL_JOB_RETRY_BASE_MS: int(JOBS, {
+    unit: "ms",
+    default: SECOND,
+    range: [100, MINUTE],
+    meaning: "Delay ceiling of the first retry; it doubles up to a minute, fully jittered.",
+  }),
+  TOOL_JOB_TTL_MS: int(JOBS, {
+    unit: "ms",
+    default: DAY,
+    range: [5 * MINUTE, 30 * DAY],
+    meaning: "How long a finished job is kept.",
+  }),
+  TOOL_JOB_DLQ_TTL_MS: int(JOBS, {
+    unit: "ms",
+    default: 7 * DAY,
+    range: [MINUTE, 90 * DAY],
+    meaning: "How long a dead letter is kept.",
+  }),
+  TOOL_JOB_CLAIM_SCAN: int(JOBS, {
+    unit: "rows",
+    default: 200,
+    range: [10, 2_000],
+    meaning: "How many waiting heads a claim may look at.",
+  }),
+  TOOL_JOB_RUNMAX_WEB: runMax(2, "Web searches"),
+  TOOL_JOB_RUNMAX_PROD: runMax(2, "Product searches"),
+  TOOL_JOB_RUNMAX_GLOB: runMax(1, "Global searches"),
+  TOOL_JOB_QMAX_WEB: queueMax(80, "Web searches"),
+  TOOL_JOB_QMAX_PROD: queueMax(80, "Product searches"),
+  TOOL_JOB_QMAX_GLOB: queueMax(40, "Global searches"),
+  TOOL_JOB_RUNMAX_QOS_REALTIME: weight(2, "realtime"),
+  TOOL_JOB_RUNMAX_QOS_INTERACTIVE: weight(2, "interactive"),
+  TOOL_JOB_RUNMAX_QOS_BATCH: weight(1, "batch"),
+};
+
+const WEBHOOKS = { group: "Webhook jobs" } as const;
+
+const WEBHOOK_KNOBS = {
+  WEBHOOK_JOB_ATTEMPTS_MAX: int(WEBHOOKS, {
+    default: 5,
+    range: [1, 20],
+    meaning: "Attempts to process a stored delivery before it is dead-lettered.",
+  }),
+  WEBHOOK_JOB_RETRY_BASE_MS: int(WEBHOOKS, {
+    unit: "ms",
+    default: 2 * SECOND,
+    range: [100, MINUTE],
+    meaning: "Delay ceiling of the first retry; it doubles, fully jittered.",
+  }),
+  WEBHOOK_JOB_RETRY_CAP_MS: int(WEBHOOKS, {
+    unit: "ms",
+    default: 10 * MINUTE,
+    range: [SECOND, DAY],
+    meaning: "Largest delay ceiling between two attempts.",
+  }),
+};
+
+const SNAPSHOT = { group: "Snapshot" } as const;
+
+const SNAPSHOT_KNOBS = {
+  OPS_DEFAULT_WINDOW_MINUTES: int(SNAPSHOT, {
+    unit: "minutes",
+    default: 15,
+    range: [1, 1_440],
+    meaning: "Window of the reliability snapshot where the caller names none.",
+  }),
+  OPS_MAX_ROWS_PER_SECTION: int(SNAPSHOT, {
+    unit: "rows",
+    default: 50,
+    range: [5, 500],
+    meaning: "Rows of each section of the reliability snapshot.",
+  }),
+};
+
+/** Names, defaults and bounds of the primitives: what an operator tunes. */
+export const RELIABILITY_KNOBS = {
+  ...RATE_LIMIT_KNOBS,
+  ...CIRCUIT_KNOBS,
+  ...BULKHEAD_KNOBS,
+  IDEMPOTENCY_TTL_MS: int(
+    { group: "Idempotency" },
+    {
+      unit: "ms",
+      default: DAY,
+      range: [MINUTE, 7 * DAY],
+      meaning: "How long an `Idempotency-Key` of a chat turn is recognised.",
+    },
+  ),
+  ...CACHE_KNOBS,
+  ...JOB_KNOBS,
+  ...WEBHOOK_KNOBS,
+  ...SNAPSHOT_KNOBS,
+};
