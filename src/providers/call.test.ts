@@ -10,11 +10,12 @@ import {
   RESPONSE_BYTES_MAX,
 } from "./call";
 import type { Outcome } from "./outcome";
+import { readSetting } from "./settings";
 import { PROVIDERS, statusVerdict } from "./table";
 import { EPOCH_MS, type FetchScript, HANG, jsonResponse, scriptedBody, virtualIo } from "./testing";
 
 const ENV = { SERPER_API_KEY: "key-of-the-test-1234", SERPER_BASE_URL: "https://serper.example/" };
-const DEADLINE_MS = PROVIDERS.serper_search.deadlineMs.value;
+const DEADLINE_MS = readSetting({}, PROVIDERS.serper_search.deadlineMs);
 const ATTEMPT_MS = PROVIDERS.serper_search.attemptMs;
 const CONFLICT = new Error(
   'OptimisticConcurrencyControlFailure: Documents read from or written to the "slots" table changed',

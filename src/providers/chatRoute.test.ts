@@ -1,0 +1,123 @@
+import { describe, expect, test } from "vitest";
+import { errorData } from "../errors/appError";
+import { type ChatRequest, openChatRoute } from "./chatRoute";
+import { type FetchScript, HANG, jsonResponse, scriptedBody, virtualIo } from "./testing";
+
+const ENV = {
+  OPENROUTER_API_KEY: "key-of-the-test-1234",
+  OPENROUTER_BASE_URL: "https://openrouter.example/api/v1",
+  CHAT_PROVIDER_PRIMARY_RETRIES: "2",
+};
+
+const ANSWER = [
+  'data: {"choices":[{"delta":{"content":"hi"}}]}\n\n',
+  'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n',
+];
+
+async function listen(
+  script: FetchScript,
+  setup: { env?: Record<string, string>; budget?: boolean; request?: Partial<ChatRequest> } = {},
+) {
+  const { io, pendingTimers, run } = virtualIo(script);
+  const request: ChatRequest = {
+    provider: "openrouter_chat_primary",
+    model: "ballast/test-1",
+    messages: [{ role: "user", content: "hi" }],
+    signal: new AbortController().signal,
+    ...setup.request,
+  };
+  const deps = { env: setup.env ?? ENV, io, mayRetry: async () => setup.budget ?? true };
+  const result = await run(
+    (async () => {
+      const stream = openChatRoute(request, deps);
+      let text = "";
+      try {
+        for (;;) {
+          const step = await stream.next();
+          if (step.done === true) return { text, ending: step.value, error: null };
+          if (step.value.kind === "text") text += step.value.text;
+        }
+      } catch (error) {
+        return { text, ending: null, error: errorData(error) };
+      }
+    })(),
+  );
+  expect(pendingTimers()).toBe(0);
+  return { ...result, io };
+}
+
+const streaming: FetchScript = async (_, __, io) => new Response(scriptedBody(ANSWER, io).stream);
+const failing =
+  (times: number, headers: Record<string, string> = {}): FetchScript =>
+  async (call, init, io) =>
+    call <= times ? jsonResponse({}, { status: 503, headers }) : await streaming(call, init, io);
+
+describe("openChatRoute", () => {
+  test("asks the route's address with its key", async () => {
+    const { ending, io, text } = await listen(streaming);
+    expect([text, ending?.kind]).toEqual(["hi", "completed"]);
+    expect(io.requests[0]?.url).toBe("https://openrouter.example/api/v1/chat/completions");
+  });
+
+  test("tries again as often as the knob says", async () => {
+    expect(await listen(failing(2))).toMatchObject({ text: "hi" });
+    const tooOften = await listen(failing(3));
+    expect(tooOften.error?.code).toBe("upstream_unavailable");
+    expect(tooOften.io.requests).toHaveLength(3);
+    const never = await listen(failing(1), { env: { ...ENV, CHAT_PROVIDER_PRIMARY_RETRIES: "0" } });
+    expect(never.io.requests).toHaveLength(1);
+  });
+
+  test("waits as long as the provider asks, or not at all", async () => {
+    const { io } = await listen(failing(1, { "retry-after": "3" }));
+    expect(io.slept).toEqual([3_125]);
+    const late = await listen(failing(1, { "retry-after": "46" }));
+    expect(late.error).toMatchObject({ code: "upstream_unavailable", retryAfterMs: 46_000 });
+    expect(late.io.slept).toEqual([]);
+  });
+
+  test("asks the budget first", async () => {
+    expect((await listen(failing(1), { budget: false })).error?.code).toBe("upstream_unavailable");
+  });
+
+  test("does not repeat what was refused for good", async () => {
+    const { error, io } = await listen(async () => jsonResponse({}, { status: 402 }));
+    expect(error?.code).toBe("upstream_quota_exceeded");
+    expect(io.requests).toHaveLength(1);
+  });
+
+  test("does not begin anew once a byte has come", async () => {
+    const { ending, io, text } = await listen(
+      async (_, __, virtual) => new Response(scriptedBody(ANSWER.slice(0, 1), virtual).stream),
+    );
+    expect([text, ending?.kind]).toEqual(["hi", "eof_without_finish_reason"]);
+    expect(io.requests).toHaveLength(1);
+  });
+
+  test.each([
+    ["CHAT_PROVIDER_PRIMARY_TIMEOUT_MS", "2000", [HANG], 2_000],
+    ["CHAT_STREAM_IDLE_TIMEOUT_MS", "6000", [...ANSWER.slice(0, 1), HANG], 6_000],
+    ["CHAT_STREAM_TOTAL_TIMEOUT_MS", "20000", [...ANSWER.slice(0, 1), HANG], 20_000],
+  ])("%s bounds it", async (knob, value, steps, waitedMs) => {
+    const idle = { CHAT_STREAM_IDLE_TIMEOUT_MS: "30000" };
+    const { io } = await listen(
+      async (_, __, virtual) => new Response(scriptedBody(steps, virtual).stream),
+      { env: { ...ENV, ...idle, [knob]: value }, budget: false },
+    );
+    expect(io.slept).toEqual([waitedMs]);
+  });
+
+  test("the caller's own limit on the whole applies too", async () => {
+    const { ending, io } = await listen(
+      async (_, __, virtual) =>
+        new Response(scriptedBody([...ANSWER.slice(0, 1), HANG], virtual).stream),
+      { request: { totalTimeoutMs: 1_500 } },
+    );
+    expect([ending?.kind, io.slept]).toEqual(["total_timeout", [1_500]]);
+  });
+
+  test.each([{}, { OPENROUTER_API_KEY: "" }])("without a key nothing is asked", async (env) => {
+    const { error, io } = await listen(streaming, { env });
+    expect([error?.code, io.requests]).toEqual(["misconfigured", []]);
+  });
+});
