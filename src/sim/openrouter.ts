@@ -293,7 +293,7 @@ function round(dollars: number): number {
   return Math.round(dollars * 1e9) / 1e9;
 }
 
-function errorOf(ending: { readonly code: number }) {
+function errorOf(ending: { readonly code: number | string }) {
   return {
     code: ending.code,
     message: "Provider disconnected unexpectedly",
@@ -301,7 +301,7 @@ function errorOf(ending: { readonly code: number }) {
   };
 }
 
-function inBandError(ending: { readonly code: number; readonly bare: boolean }) {
+function inBandError(ending: { readonly code: number | string; readonly bare: boolean }) {
   return {
     error: errorOf(ending),
     choices: ending.bare ? [] : [choice({ content: "" }, "error")],

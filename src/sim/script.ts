@@ -12,7 +12,7 @@ export type Ending =
   | { readonly kind: "length" }
   | { readonly kind: "content_filter" }
   /** An error frame after HTTP 200; with `bare` it comes without any choice. */
-  | { readonly kind: "in_band"; readonly code: number; readonly bare: boolean }
+  | { readonly kind: "in_band"; readonly code: number | string; readonly bare: boolean }
   /** HTTP error before the first byte. */
   | { readonly kind: "refused"; readonly status: number }
   /** The body ends without finish reason and without the end mark. */
@@ -50,7 +50,7 @@ const PAUSE_MS_MAX = 10 * 60_000;
 
 /**
  * Reads the directives of a prompt: `[[tool:name {json}]]`, `[[words:500]]`, `[[reason]]`,
- * `[[finish:length]]`, `[[finish:content_filter]]`, `[[error:inband]]`, `[[error:inband:429]]`,
+ * `[[finish:length]]`, `[[finish:content_filter]]`, `[[error:inband]]`, `[[error:inband:429]]`, `[[error:inband:server_error]]`,
  * `[[error:bare]]`, `[[error:503]]`, `[[eof]]`, `[[cut]]`, `[[hang]]`, `[[badjson]]`, `[[empty]]`,
  * `[[slow:ms]]`, `[[wait:ms]]`, `[[split:bytes]]`, `[[only:model]]`. Others are ordinary text.
  */
@@ -144,9 +144,15 @@ function endingOf(settings: ReadonlyMap<string, string>): Ending {
   if (settings.has("empty")) return { kind: "empty" };
   const [error, code] = settings.get("error")?.split(":") ?? [];
   if (error === "inband" || error === "bare")
-    return { kind: "in_band", code: wholeNumber(code, 599) || 502, bare: error === "bare" };
+    return { kind: "in_band", code: inBandCode(code), bare: error === "bare" };
   const status = wholeNumber(error, 599);
   return status >= 400 ? { kind: "refused", status } : { kind: "stop" };
+}
+
+/** Most in-band errors carry a status; some pass on the word of the provider behind. */
+function inBandCode(source: string | undefined): number | string {
+  if (/^[a-z][a-z_]{0,60}$/.test(source ?? "")) return source ?? "";
+  return wholeNumber(source, 599) || 502;
 }
 
 function wholeNumber(source: string | undefined, max: number): number {
