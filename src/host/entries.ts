@@ -1,0 +1,129 @@
+import { indexKey, indexPrefix, type IndexInfo, type TableInfo } from "./catalog";
+import type { Interval } from "./intervals";
+import type { JsonObject } from "./json";
+import { afterPrefix } from "./keys";
+import type { Snapshot, Store } from "./store";
+
+/**
+ * How keys and documents lie in the store. A document is its size in four base-36 digits and its
+ * JSON text, so that a read can be counted and handed on without parsing. A key longer than the
+ * store takes keeps its beginning and its id: entries that begin alike are put in order by reading
+ * their documents.
+ */
+
+const SIZE_RADIX = 36;
+const SIZE_DIGITS = 4;
+const PREFIX_CHARS = 3;
+// With the index number and the longest id this stays below the store's 1,978 bytes.
+const VALUES_CHARS_MAX = 1_900;
+
+export function packDocument(text: string, bytes: number): string {
+  return bytes.toString(SIZE_RADIX).padStart(SIZE_DIGITS, "0") + text;
+}
+
+export function documentText(packed: string): string {
+  return packed.slice(SIZE_DIGITS);
+}
+
+export function documentBytes(packed: string): number {
+  return Number.parseInt(packed.slice(0, SIZE_DIGITS), SIZE_RADIX);
+}
+
+export function parseDocument(packed: string): JsonObject {
+  return JSON.parse(documentText(packed)) as JsonObject;
+}
+
+/** The key under which an index entry is stored. */
+export function storedKey(table: TableInfo, index: IndexInfo, key: string): string {
+  const valuesChars = key.length - table.idLength;
+  const shown =
+    valuesChars > VALUES_CHARS_MAX ? key.slice(0, VALUES_CHARS_MAX) + key.slice(valuesChars) : key;
+  return indexPrefix(index.number) + shown;
+}
+
+/** Where the document itself is stored. */
+export function documentKey(table: TableInfo, id: string): string {
+  return indexPrefix(table.indexes[0].number) + id;
+}
+
+/** All stored keys of an index. */
+export function wholeIndex(indexNumber: number): Interval {
+  const prefix = indexPrefix(indexNumber);
+  return { lower: prefix, upper: afterPrefix(prefix) };
+}
+
+export interface Stretch {
+  readonly table: TableInfo;
+  readonly index: IndexInfo;
+  readonly interval: Readonly<Interval>;
+  readonly descending: boolean;
+}
+
+/**
+ * Full keys of the first entries of a stretch, in order: at least `limit` of them unless the
+ * stretch ends before.
+ */
+export function readKeys(
+  store: Store,
+  snapshot: Snapshot,
+  stretch: Stretch,
+  limit: number,
+): string[] {
+  const { table, index, descending } = stretch;
+  const lower = clip(stretch.interval.lower);
+  let { upper } = stretch.interval;
+  if (upper.length > VALUES_CHARS_MAX) upper = afterPrefix(clip(upper));
+  const prefix = indexPrefix(index.number);
+  const stored = store.keys(snapshot, {
+    lower: prefix + lower,
+    upper: prefix + upper,
+    reverse: descending,
+    limit,
+  });
+  const longChars = PREFIX_CHARS + VALUES_CHARS_MAX + table.idLength;
+  const firstLong = stored.findIndex((key) => key.length >= longChars);
+  const plain = (firstLong < 0 ? stored : stored.slice(0, firstLong)).map((key) =>
+    key.slice(PREFIX_CHARS),
+  );
+  if (firstLong < 0) return plain;
+  const group = stored[firstLong]?.slice(PREFIX_CHARS, PREFIX_CHARS + VALUES_CHARS_MAX) ?? "";
+  const keys = [...plain, ...readLongKeys(store, snapshot, stretch, group)];
+  if (keys.length >= limit) return keys;
+  // Go on behind the group, which no full key outside it can fall into.
+  const rest = descending
+    ? { lower: stretch.interval.lower, upper: group }
+    : { lower: afterPrefix(group), upper: stretch.interval.upper };
+  if (rest.lower >= rest.upper) return keys;
+  return [
+    ...keys,
+    ...readKeys(store, snapshot, { ...stretch, interval: rest }, limit - keys.length),
+  ];
+}
+
+function clip(key: string): string {
+  return key.slice(0, VALUES_CHARS_MAX);
+}
+
+/** The full keys of all entries whose stored keys begin with `group`, inside the stretch. */
+function readLongKeys(
+  store: Store,
+  snapshot: Snapshot,
+  { table, index, interval, descending }: Stretch,
+  group: string,
+): string[] {
+  const prefix = indexPrefix(index.number);
+  const stored = store.keys(snapshot, {
+    lower: prefix + group,
+    upper: prefix + afterPrefix(group),
+  });
+  const keys = stored
+    .map((key) => {
+      const id = key.slice(-table.idLength);
+      const packed = store.get(snapshot, documentKey(table, id));
+      if (packed === undefined) throw new Error(`The entry of ${id} has no document.`);
+      return indexKey(index, parseDocument(packed), id);
+    })
+    .filter((key) => key >= interval.lower && key < interval.upper)
+    .sort((a, b) => (a < b ? -1 : 1));
+  return descending ? keys.reverse() : keys;
+}
