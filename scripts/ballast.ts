@@ -98,7 +98,7 @@ const SECRETS: Readonly<Record<string, () => string>> = {
 
 /** Made once, kept in the data directory; one that a person set, even to nothing, is left alone. */
 async function developmentSecrets(environment: Environment, dataDir: string): Promise<Part> {
-  const file = path.join(dataDir, "development-secrets.json");
+  const file = path.join(dataDir, "secrets.json");
   const known = await readFile(file, "utf8").then(
     (text) => JSON.parse(text) as Record<string, string>,
     () => ({}) as Record<string, string>,
