@@ -4,7 +4,7 @@ import { createServer, type IncomingHttpHeaders, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { join, resolve } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
-import { main } from "../../scripts/sim";
+import { runSim } from "./cli";
 import { hub256 } from "./deliveries";
 import { startSimulators, type Simulators } from "./index";
 import { record, text } from "./json";
@@ -65,7 +65,7 @@ function deploy(fields: object = {}, secrets: object = {}, dir = ".ballast"): vo
 async function run(argv: string[], env: Record<string, string> = {}) {
   const out: string[] = [];
   const err: string[] = [];
-  const code = await main(argv, {
+  const code = await runSim(argv, {
     print: (line) => out.push(line),
     printError: (line) => err.push(line),
     env,

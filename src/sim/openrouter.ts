@@ -16,6 +16,8 @@ const KEY = "sim-openrouter-key";
 const PROVIDER_NAME = "Simulated";
 /** Text frames of one answer; longer answers carry more words in each. */
 const TEXT_FRAMES_MAX = 400;
+/** Fewer would cost a load drill more than the app that it measures. */
+const WORDS_PER_FRAME = 3;
 const USD_PER_PROMPT_TOKEN = 0.0000005;
 const USD_PER_COMPLETION_TOKEN = 0.0000015;
 
@@ -256,7 +258,7 @@ function deltaOf(call: object) {
 }
 
 function wordsPerFrame(source: string): number {
-  return Math.max(1, Math.ceil(source.split(" ").length / TEXT_FRAMES_MAX));
+  return Math.max(WORDS_PER_FRAME, Math.ceil(source.split(" ").length / TEXT_FRAMES_MAX));
 }
 
 /** The text in parts of `size` words, every part but the first beginning with its space. */
