@@ -1,4 +1,4 @@
-import { v } from "convex/values";
+import { type Infer, v } from "convex/values";
 import { type AdmittedTurn, runAdmittedTurn } from "../src/channels/chat/backend";
 import { env } from "../src/config/env";
 import { readKnob } from "../src/config/read";
@@ -8,6 +8,14 @@ import { action, type ActionCtx, internalAction } from "./_generated/server";
 import { requireUserId } from "./model/access";
 import { chatFunctions } from "./model/chatFunctions";
 import { admittedTurn, type TurnVerdict } from "./model/turnAdmission";
+
+const answer = v.object({
+  streamId: v.id("streamSessions"),
+  messageId: v.id("messages"),
+  status: v.string(),
+  ending: v.string(),
+  errorCode: v.union(v.string(), v.null()),
+});
 
 /**
  * The turn of `POST /api/chat` as an action: answers the newest message of a thread and returns
@@ -22,14 +30,11 @@ export const streamAnswer = action({
     webSearch: v.optional(v.boolean()),
     sessionId: v.optional(v.string()),
   },
-  returns: v.object({
-    streamId: v.id("streamSessions"),
-    messageId: v.id("messages"),
-    status: v.string(),
-    ending: v.string(),
-    errorCode: v.union(v.string(), v.null()),
-  }),
-  handler: async (ctx, { threadId, messageId, modelId, webSearch = false }) => {
+  returns: answer,
+  handler: async (
+    ctx,
+    { threadId, messageId, modelId, webSearch = false },
+  ): Promise<Infer<typeof answer>> => {
     const userId = await requireUserId(ctx);
     const verdict: TurnVerdict = await ctx.runMutation(internal.chatTurns.admit, {
       request: {
