@@ -17,7 +17,7 @@ import { readBaseUrl, readSecrets, readSetting } from "./settings";
 import { type ProviderId, type ProviderRow, providerRow, statusVerdict } from "./table";
 
 /** Whatever the gate wants back at settlement; opaque here. */
-export type Permit = unknown;
+type Permit = unknown;
 
 export type Admission =
   | { readonly ok: true; readonly permit: Permit }
@@ -58,7 +58,7 @@ export interface ProviderRequest<T> {
   readonly parse: (response: ProviderResponse) => T | null;
 }
 
-export interface ProviderResponse {
+interface ProviderResponse {
   readonly status: number;
   readonly headers: Headers;
   readonly text: string;

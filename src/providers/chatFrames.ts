@@ -38,7 +38,7 @@ interface Fault {
 }
 
 /** What an ending takes from the stream itself; the reader adds the times. */
-export type StreamEnding = Omit<ChatEnding, "latencyMs" | "firstTokenMs">;
+type StreamEnding = Omit<ChatEnding, "latencyMs" | "firstTokenMs">;
 
 export interface ChatFrames {
   /** Feeds decoded text and returns what it completes. */

@@ -2,8 +2,8 @@ import * as fc from "fast-check";
 import { describe, expect, test, vi } from "vitest";
 import { errorData } from "../errors/appError";
 import { CHAT_ENDINGS, type ChatDelta, type ChatEnding } from "./chat";
-import { FRAME_CHARS_MAX } from "./chatFrames";
-import { type ChatLimits, type ChatParams, openChatStream } from "./openrouter";
+import { FRAME_CHARS_MAX, TOOL_CALLS_MAX } from "./chatFrames";
+import { type ChatLimits, type ChatParams, openChatStream, STREAM_BYTES_MAX } from "./openrouter";
 import { BREAK, type BodyStep, type FetchScript, HANG, scriptedBody, virtualIo } from "./testing";
 
 // Frames in the shape of https://openrouter.ai/docs/api/reference/streaming and, for errors in
@@ -292,6 +292,24 @@ describe("what surrounds an ending", () => {
     const part = "x".repeat(FRAME_CHARS_MAX / 4);
     const { closed, ending } = await hear([`data: ${part}`, part, part, part, part, HANG]);
     expect(ending.kind).toBe("invalid_json_chunk");
+    expect(closed).toBe(true);
+  });
+
+  test("calls beyond the bound are ignored", async () => {
+    const call = (index: number) =>
+      frame(
+        toolCall(index, { id: `c${index}`, function: { name: "search_web", arguments: "{}" } }),
+      );
+    const calls = Array.from({ length: TOOL_CALLS_MAX + 1 }, (_, index) => call(index));
+    const { ending } = await hear([...calls, frame(finish("tool_calls")), DONE]);
+    expect(ending.toolCalls).toHaveLength(TOOL_CALLS_MAX);
+  });
+
+  test("an answer without end is cut off", async () => {
+    const part = new TextEncoder().encode(": OPENROUTER PROCESSING\n\n".repeat(40_000));
+    const parts = Array.from({ length: STREAM_BYTES_MAX / part.byteLength + 1 }, () => part);
+    const { closed, ending } = await hear([...HELLO, ...parts, HANG]);
+    expect(ending.kind).toBe("eof_without_finish_reason");
     expect(closed).toBe(true);
   });
 

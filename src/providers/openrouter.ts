@@ -2,7 +2,7 @@
  * Streaming chat through OpenRouter. The `openai` package makes the request; the body is read here,
  * because the package hides `[DONE]`, ends silently when aborted and bounds nothing.
  */
-import OpenAI, { APIError } from "openai";
+import OpenAI from "openai";
 import type {
   ChatCompletionCreateParamsStreaming,
   ChatCompletionMessageParam,
@@ -42,7 +42,7 @@ export interface ChatLimits {
   readonly io?: StreamIo;
 }
 
-export type StreamIo = Pick<Io, "now" | "sleep" | "fetch">;
+type StreamIo = Pick<Io, "now" | "sleep" | "fetch">;
 
 /** Bytes of a whole streamed answer, beyond which it is cut as faulty. */
 export const STREAM_BYTES_MAX = 16 * MIB;
@@ -127,7 +127,7 @@ function connect(io: StreamIo, limits: ChatLimits): Connection {
         if (closed.signal.aborted) body.cancel();
         return await body.read();
       });
-      const part = await within(settled(first, io), limits.firstByteTimeoutMs);
+      const part = await within(settled(first), limits.firstByteTimeoutMs);
       if (part === null || part === "total_timeout")
         throw new AppError("upstream_timeout", { detail: "The provider did not answer in time." });
       if (part === "client_abort") return { kind: "stop", stop: part };
@@ -136,7 +136,7 @@ function connect(io: StreamIo, limits: ChatLimits): Connection {
     },
     async next() {
       if (body === null) return { kind: "stop", stop: "eof" };
-      const part = await within(settled(body.read(), io), limits.idleTimeoutMs);
+      const part = await within(settled(body.read()), limits.idleTimeoutMs);
       if (part === null) return { kind: "stop", stop: "idle_timeout" };
       if (part === "client_abort" || part === "total_timeout") return { kind: "stop", stop: part };
       // A connection that breaks while the answer runs is an end of file that came too early.
@@ -154,11 +154,12 @@ type Settled<T> =
   { readonly error: null; readonly value: T } | { readonly error: AppError; readonly value: null };
 
 /** The result as a value: a promise that lost a race must not reject with nobody listening. */
-async function settled<T>(work: Promise<T>, io: StreamIo): Promise<Settled<T>> {
+async function settled<T>(work: Promise<T>): Promise<Settled<T>> {
   try {
     return { error: null, value: await work };
   } catch (error) {
-    return { error: requestError(error, io.now()), value: null };
+    // What is no refusal is a connection that broke, before the first byte or after it.
+    return { error: error instanceof AppError ? error : unreachable(), value: null };
   }
 }
 
@@ -185,6 +186,7 @@ function openBody(response: Response): Body {
 }
 
 async function request(params: ChatParams, io: StreamIo, signal: AbortSignal): Promise<Response> {
+  let refusal: AppError | null = null;
   const client = new OpenAI({
     apiKey: params.apiKey,
     baseURL: params.baseUrl,
@@ -196,15 +198,31 @@ async function request(params: ChatParams, io: StreamIo, signal: AbortSignal): P
     maxRetries: 0,
     // At any other level it would log what users wrote.
     logLevel: "off",
-    fetch: async (url, init) =>
-      withoutErrorBody(await io.fetch(urlOf(url), { ...init, redirect: "manual" })),
+    fetch: async (resource, init) => {
+      const response = await io.fetch(urlOf(resource), { ...init, redirect: "manual" });
+      if (response.ok) return response;
+      refusal = upstreamError(response.status, retryAfterMs(response.headers, io.now()));
+      return withoutBody(response);
+    },
   });
-  const response = await client.chat.completions
-    .create(requestBody(params), { signal, headers: { ...params.headers } })
-    .asResponse();
-  if (response.headers.get("content-type")?.includes("application/json") === true)
-    throw await unstreamedError(response);
-  return response;
+  try {
+    const response = await client.chat.completions
+      .create(requestBody(params), { signal, headers: { ...params.headers } })
+      .asResponse();
+    if (!isJson(response)) return response;
+    refusal = await unstreamedError(response);
+    throw refusal;
+  } catch {
+    throw refusal ?? unreachable();
+  }
+}
+
+function unreachable(): AppError {
+  return new AppError("upstream_unavailable", { detail: "The provider could not be reached." });
+}
+
+function isJson(response: Response): boolean {
+  return response.headers.get("content-type")?.includes("application/json") === true;
 }
 
 function requestBody(params: ChatParams): ChatCompletionCreateParamsStreaming {
@@ -222,17 +240,16 @@ function requestBody(params: ChatParams): ChatCompletionCreateParamsStreaming {
 }
 
 function urlOf(resource: string | URL | Request): string {
-  return resource instanceof Request ? resource.url : String(resource);
+  return typeof resource === "object" && "url" in resource ? resource.url : String(resource);
 }
 
 /**
  * An error's body is not read: nobody may see it, it has no bound, and the package would wait for
  * all of it. The status says what we need.
  */
-function withoutErrorBody(response: Response): Response {
-  if (response.ok) return response;
+function withoutBody(response: Response): Response {
   response.body?.cancel().catch(ignoreGone);
-  return new Response(null, { status: response.status, headers: response.headers });
+  return new Response(null, { status: response.status });
 }
 
 const UNSTREAMED_FRAMES = 64;
@@ -250,19 +267,6 @@ async function unstreamedError(response: Response): Promise<AppError> {
   body.cancel();
   const error = asObject(asObject(parseJson(text))?.["error"]);
   return new AppError(inBandCode(error), { detail: "The provider did not stream an answer." });
-}
-
-/** Everything that can go wrong before the first byte, in the words of the taxonomy. */
-function requestError(error: unknown, nowMs: number): AppError {
-  if (error instanceof AppError) return error;
-  if (error instanceof APIError && typeof error.status === "number") {
-    const headers: unknown = error.headers;
-    return upstreamError(
-      error.status,
-      headers instanceof Headers ? retryAfterMs(headers, nowMs) : null,
-    );
-  }
-  return new AppError("upstream_unavailable", { detail: "The provider could not be reached." });
 }
 
 async function clientAbort(

@@ -5,7 +5,6 @@
 import { SECOND } from "../core/time";
 import { AppError, errorData } from "../errors/appError";
 import type { ErrorCode } from "../errors/table";
-import { statusVerdict } from "./table";
 
 export interface Outcome {
   /**
@@ -63,17 +62,6 @@ export function codeOutcome(code: ErrorCode): Outcome["kind"] {
 export function outcomeOfError(error: unknown, latencyMs: number, attempts = 1): Outcome {
   const { code } = errorData(error);
   return { kind: codeOutcome(code), code, latencyMs, attempts };
-}
-
-/** The outcome of an answer with this status. */
-export function outcomeOfStatus(status: number, latencyMs: number, attempts = 1): Outcome {
-  const ok = status >= 200 && status < 300;
-  return {
-    kind: statusVerdict(status),
-    code: ok ? null : upstreamCode(status),
-    latencyMs,
-    attempts,
-  };
 }
 
 const RETRY_AFTER_MAX_SECONDS = 24 * 60 * 60;

@@ -6,7 +6,7 @@ import { readSecret } from "../config/read";
 import { type CallIo, type Gate, callProvider } from "./call";
 import { type Json, asArray, asNumber, asObject, asText } from "./json";
 
-export interface WebResult {
+interface WebResult {
   readonly title: string;
   readonly link: string;
   readonly snippet: string;

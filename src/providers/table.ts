@@ -8,7 +8,7 @@ import { MINUTE, SECOND } from "../core/time";
 /** A number that an operator may set, or one that is fixed. */
 export type Setting = { readonly knob: NumberKnob } | { readonly value: number };
 
-export interface RetryPolicy {
+interface RetryPolicy {
   /** Attempts after the first. */
   readonly retries: Setting;
   readonly baseMs: number;
@@ -33,7 +33,7 @@ export interface ProviderRow {
   readonly stream?: StreamPolicy;
 }
 
-export interface StreamPolicy {
+interface StreamPolicy {
   /** Longest silence between two parts of the body, in milliseconds. */
   readonly idleMs: Setting;
   /** Whole stream, in milliseconds. */

@@ -1,7 +1,7 @@
 /** A clock that only moves when nothing else can, and a network that follows a script. Tests only. */
 import type { Io } from "./io";
 
-export interface VirtualIo extends Io {
+interface VirtualIo extends Io {
   /** Every delay that was slept for its whole time, in order. */
   readonly slept: number[];
   /** Requests sent, in order. */

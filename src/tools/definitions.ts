@@ -5,11 +5,11 @@ import { asObject } from "../providers/json";
 import { PRODUCT_CONDITIONS, PRODUCT_SHIPPING, type ToolArgs } from "./arguments";
 import { TOOL_IDS, toolRow, type ToolId } from "./table";
 
-export const QUERY_CHARS_MAX = 512;
-export const WEB_RESULTS_MAX = 20;
-export const PRODUCTS_MAX = 36;
-export const SELLER_RATING_MIN = 95;
-export const DEFAULT_TIME_ZONE = "America/Jamaica";
+const QUERY_CHARS_MAX = 512;
+const WEB_RESULTS_MAX = 20;
+const PRODUCTS_MAX = 36;
+const SELLER_RATING_MIN = 95;
+const DEFAULT_TIME_ZONE = "America/Jamaica";
 
 const WEB_RESULTS_DEFAULT = 10;
 const TERM_CHARS_MAX = 128;

@@ -56,7 +56,7 @@ const down = () => jsonResponse({ error: "a secret word" }, { status: 503 });
 
 async function run(id: ToolId, raw: unknown, sources: Sources = {}) {
   const { serper, ebay, shops } = { ...found, ...sources };
-  const { io, run: drive } = virtualIo(async (_, init, virtual) => {
+  const { io, run: drive } = virtualIo(async (_, __, virtual) => {
     const { hostname } = new URL(virtual.requests.at(-1)?.url ?? "");
     if (hostname.includes("serper")) return serper();
     return hostname.includes("ebay") ? ebay() : shops();

@@ -5,9 +5,8 @@
 import type { NumberKnob, TextKnobName } from "../config/knobs";
 import type { ProviderId } from "../providers/table";
 
-/** The order in which classes are favoured; none ever starves. */
-export const QOS_CLASSES = ["realtime", "interactive", "batch"] as const;
-export type QosClass = (typeof QOS_CLASSES)[number];
+/** From the most favoured to the least; none ever starves. */
+export type QosClass = "realtime" | "interactive" | "batch";
 
 /** Lottery weight of each class when a slot is handed over. */
 export const QOS_WEIGHT_KNOBS = {
@@ -16,14 +15,14 @@ export const QOS_WEIGHT_KNOBS = {
   batch: "TOOL_JOB_RUNMAX_QOS_BATCH",
 } as const satisfies Record<QosClass, NumberKnob>;
 
-export interface ToolCachePolicy {
+interface ToolCachePolicy {
   /** Namespace is prefix and version; a new version leaves the old entries to expire unread. */
   readonly prefix: string;
   readonly version: { readonly knob: TextKnobName } | { readonly value: string };
   readonly ttlKnob: NumberKnob;
 }
 
-export interface ToolQueuePolicy {
+interface ToolQueuePolicy {
   readonly qos: QosClass;
   /** Most jobs of this tool that run at once. */
   readonly runMaxKnob: NumberKnob;
