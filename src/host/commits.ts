@@ -1,10 +1,9 @@
 import { WriteConflict } from "./database";
-import { packDocument, storedKey } from "./entries";
+import { indexKeys, nextDocument, packDocument, parseDocument, storedKey } from "./entries";
 import type { ReadSet } from "./intervals";
 import { mayHoldPlaceholder, resolvePlaceholders, type JsonObject } from "./json";
 import type { Overlay, Write } from "./overlay";
 import type { StoreWrite } from "./store";
-import { nextDocument, storedKeys } from "./transaction";
 
 /** What one commit changed, as far as others may have read it. */
 interface LoggedCommit {
@@ -80,7 +79,7 @@ export function planCommit(overlay: Overlay, ts: number): PlannedCommit {
     const ids = idsByTable.get(table.name);
     if (ids === undefined) idsByTable.set(table.name, [id]);
     else ids.push(id);
-    const oldKeys = base === null ? [] : storedKeys(table, id, base);
+    const oldKeys = base === null ? [] : indexKeys(table, parseDocument(base), id);
     for (const [place, index] of table.indexes.entries()) {
       const before = oldKeys[place];
       const after = next?.keys[place];

@@ -18,8 +18,8 @@ const CREATION_TIME_STEP_MS = 2 ** -12;
 
 interface WaitingCommit {
   readonly commit: PlannedCommit;
-  resolve(result: { readonly ts: number }): void;
-  reject(error: unknown): void;
+  readonly resolve: (result: { readonly ts: number }) => void;
+  readonly reject: (error: unknown) => void;
 }
 
 /** Opens the database in a directory, which it creates when there is none. */

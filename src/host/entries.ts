@@ -2,6 +2,7 @@ import { indexKey, indexPrefix, type IndexInfo, type TableInfo } from "./catalog
 import type { Interval } from "./intervals";
 import type { JsonObject } from "./json";
 import { afterPrefix } from "./keys";
+import type { NextDocument } from "./overlay";
 import type { Snapshot, Store } from "./store";
 
 /**
@@ -44,6 +45,21 @@ export function storedKey(table: TableInfo, index: IndexInfo, key: string): stri
 /** Where the document itself is stored. */
 export function documentKey(table: TableInfo, id: string): string {
   return indexPrefix(table.indexes[0].number) + id;
+}
+
+/** Everything that is stored of a document: its text and its key in each index. */
+export function nextDocument(
+  table: TableInfo,
+  id: string,
+  value: JsonObject,
+  bytes: number,
+): NextDocument {
+  return { value, text: JSON.stringify(value), bytes, keys: indexKeys(table, value, id) };
+}
+
+/** A document's key in each index of its table. */
+export function indexKeys(table: TableInfo, value: JsonObject, id: string): readonly string[] {
+  return table.indexes.map((index) => indexKey(index, value, id));
 }
 
 /** All stored keys of an index. */

@@ -54,7 +54,7 @@ export function compileExpression(json: Json): Evaluate {
       return (document) => negate(inner(document));
     }
     case "$field": {
-      const path = String(operand).split(".");
+      const path = typeof operand === "string" ? operand.split(".") : [];
       return (document) => toValue(fieldAt(document, path));
     }
     case "$literal": {

@@ -14,8 +14,6 @@ const TABLE_NUMBER_BYTES_MAX = 5;
 const SEVEN_BITS = 0x7f;
 const CONTINUES = 0x80;
 
-const digitOf = new Map([...ALPHABET].map((character, digit) => [character, digit]));
-
 /** How many characters every id of a table has. */
 export function idLength(tableNumber: number): number {
   const bytes = tableNumberBytes(tableNumber).length + RANDOM_BYTES + FOOTER_BYTES;
@@ -106,8 +104,8 @@ function fromBase32(text: string): number[] | null {
   let buffer = 0;
   let bits = 0;
   for (const character of text) {
-    const digit = digitOf.get(character);
-    if (digit === undefined) return null;
+    const digit = ALPHABET.indexOf(character);
+    if (digit < 0) return null;
     buffer = (buffer << BITS_PER_CHARACTER) | digit;
     bits += BITS_PER_CHARACTER;
     if (bits >= BITS_PER_BYTE) {

@@ -32,16 +32,10 @@ const plainAscii = /^[\x01-\x7f]*$/;
 export function encodeValue(value: Json | undefined): string {
   if (value === undefined) return TAG.undefined;
   if (value === null) return TAG.null;
-  switch (typeof value) {
-    case "boolean":
-      return value ? TAG.true : TAG.false;
-    case "number":
-      return TAG.float + encodeFloat(value);
-    case "string":
-      return TAG.string + encodeText(value);
-    default:
-      return isArray(value) ? encodeArray(value) : encodeObject(value);
-  }
+  if (typeof value === "boolean") return value ? TAG.true : TAG.false;
+  if (typeof value === "number") return TAG.float + encodeFloat(value);
+  if (typeof value === "string") return TAG.string + encodeText(value);
+  return isArray(value) ? encodeArray(value) : encodeObject(value);
 }
 
 /** The key part of several values in a row; no such key is a prefix of another. */

@@ -2,7 +2,7 @@ import { createHash } from "node:crypto";
 import { BY_CREATION_TIME, BY_ID, findIndex, type Catalog, type IndexInfo } from "./catalog";
 import { compileFilter } from "./expressions";
 import type { Interval } from "./intervals";
-import { fieldAt, isArray, isObject, type Json, type JsonObject } from "./json";
+import { fieldAt, isObject, type Json, type JsonObject } from "./json";
 import { afterKey, afterPrefix, encodeValue } from "./keys";
 import type { ScanRange } from "./scan";
 
@@ -24,15 +24,34 @@ interface RangeExpression {
   readonly value: Json;
 }
 
+type Source =
+  | {
+      readonly type: "FullTableScan";
+      readonly tableName: string;
+      readonly order: "asc" | "desc" | null;
+    }
+  | {
+      readonly type: "IndexRange";
+      readonly indexName: string;
+      readonly range: readonly RangeExpression[];
+      readonly order: "asc" | "desc" | null;
+    }
+  | { readonly type: "Search" };
+
+interface SerializedQuery {
+  readonly source: Source;
+  readonly operators: readonly Json[];
+}
+
 const FINGERPRINT_CHARS = 12;
 const STRING_TAG = encodeValue("").charAt(0);
 
 /** Reads the query that the functions' library serialized and finds its place in an index. */
 export function parseQuery(json: Json, catalog: Catalog): Query {
   if (!isObject(json)) throw new Error("Invalid argument `query`: expected an object.");
-  const operators = isArray(json["operators"] ?? null) ? (json["operators"] as Json[]) : [];
+  const { source, operators } = json as unknown as SerializedQuery;
   return {
-    range: parseSource(json["source"] ?? null, catalog),
+    range: parseSource(source, catalog),
     operators: operators.map(parseOperator),
     fingerprint: createHash("sha256")
       .update(JSON.stringify(json))
@@ -41,27 +60,23 @@ export function parseQuery(json: Json, catalog: Catalog): Query {
   };
 }
 
-function parseSource(source: Json, catalog: Catalog): ScanRange {
-  if (!isObject(source)) throw new Error("Invalid argument `query`: it has no source.");
-  const descending = source["order"] === "desc";
-  switch (source["type"]) {
+function parseSource(source: Source, catalog: Catalog): ScanRange {
+  switch (source.type) {
     case "FullTableScan": {
-      const table = catalog.table(String(source["tableName"]));
+      const table = catalog.table(source.tableName);
       const index = findIndex(table, BY_CREATION_TIME);
-      return { table, index, interval: { lower: "", upper: afterPrefix("") }, descending };
+      const interval = { lower: "", upper: afterPrefix("") };
+      return { table, index, interval, descending: source.order === "desc" };
     }
     case "IndexRange": {
-      const [tableName = "", indexName = ""] = String(source["indexName"]).split(".");
+      const [tableName = "", indexName = ""] = source.indexName.split(".");
       const table = catalog.table(tableName);
       const index = findIndex(table, indexName);
-      const expressions = (source["range"] ?? []) as unknown as readonly RangeExpression[];
-      const name = `${tableName}.${indexName}`;
-      return { table, index, interval: compileRange(name, index, expressions), descending };
+      const interval = compileRange(source.indexName, index, source.range);
+      return { table, index, interval, descending: source.order === "desc" };
     }
     case "Search":
       throw new Error("The embedded host has no search indexes; use a deployment for this query.");
-    default:
-      throw new Error(`Unknown source of a query: ${JSON.stringify(source["type"])}.`);
   }
 }
 

@@ -37,9 +37,9 @@ export interface SchemaWork {
   readonly store: Store;
   readonly catalog: Catalog;
   /** Runs with the newest state. */
-  read<T>(work: (snapshot: Snapshot) => T): T;
+  readonly read: <T>(work: (snapshot: Snapshot) => T) => T;
   /** Stores the writes, and the catalog with them. */
-  write(writes: readonly StoreWrite[]): Promise<void>;
+  readonly write: (writes: readonly StoreWrite[]) => Promise<void>;
 }
 
 /**
