@@ -44,7 +44,6 @@ export const applyNotification = internalMutation({
   returns: v.null(),
   handler: async (ctx, { notification, receivedAtMs }) => {
     const { emailAddress, historyId } = notification;
-    if ((await GmailHistory.findChange(ctx, notification)) !== null) return null;
     const mailbox = await GmailHistory.findMailbox(ctx, emailAddress);
     const advanced = mailbox === null || isAfter(historyId, mailbox.historyId);
     if (advanced)
@@ -53,6 +52,7 @@ export const applyNotification = internalMutation({
         historyId,
         updatedAtMs: Date.now(),
       });
+    if ((await GmailHistory.findChange(ctx, notification)) !== null) return null;
     await GmailHistory.insertChange(ctx, { emailAddress, historyId, advanced, receivedAtMs });
     return null;
   },

@@ -94,6 +94,21 @@ describe("a job that fails", () => {
     });
   });
 
+  test("leaves nothing of its effect", async () => {
+    const t = backend();
+    // The change is stored twice, which fails the effect after it has moved the mailbox.
+    await t.run(async (ctx) => {
+      const fields = { emailAddress: MAILBOX, historyId: "5", advanced: true };
+      const times = { receivedAtMs: START_MS, expiresAtMs: START_MS + DAY };
+      for (let copy = 0; copy < 2; copy++)
+        await ctx.db.insert("gmailHistoryChanges", { ...fields, ...times });
+    });
+    await push(t, "5");
+    await settle(t);
+    expect(await jobs(t)).toMatchObject([{ state: "dead_letter" }]);
+    expect(await t.run((ctx) => ctx.db.query("gmailMailboxes").take(10))).toEqual([]);
+  });
+
   test("holds up no other job of its run", async () => {
     const t = backend();
     await breakMailbox(t);
@@ -114,6 +129,19 @@ describe("a job that fails", () => {
     });
     expect(await jobs(t)).toMatchObject([{ state: "queued", attempts: 1 }, { state: "done" }]);
     expect(await changes(t)).toMatchObject([{ emailAddress: "eli@example.com" }]);
+  });
+
+  test("and is dead is not attempted again by a stale schedule", async () => {
+    vi.stubEnv("WEBHOOK_JOB_ATTEMPTS_MAX", "1");
+    const t = backend();
+    const broken = await breakMailbox(t);
+    await push(t, "5");
+    await settle(t);
+    await mend(t, broken);
+    await t.mutation(internal.integrations.inbox.processJobs, {
+      jobs: [{ id: await onlyJob(t), attempts: 1 }],
+    });
+    expect(await jobs(t)).toMatchObject([{ state: "dead_letter" }]);
   });
 
   test("can be requeued by an operator once the cause is gone", async () => {
@@ -214,6 +242,7 @@ describe("cleanup", () => {
     expect(await clean(t)).toMatchObject({ rescued: 0 });
     vi.setSystemTime(START_MS + 10 * MINUTE + 1);
     expect(await clean(t)).toMatchObject({ rescued: 1 });
+    expect(await clean(t)).toMatchObject({ rescued: 0 });
     await settle(t);
     expect(await jobs(t)).toMatchObject([{ state: "done" }]);
   });

@@ -98,8 +98,9 @@ async function unclaimed(
   const fresh = new Map<string, WhatsappEvent>();
   for (const event of events) {
     const claim = claimKey(event);
-    const id = `${claim.scope} ${claim.key}`;
-    if (!fresh.has(id) && (await Claims.find(ctx, claim, nowMs)) === null) fresh.set(id, event);
+    // By key, because a delivery may name an event twice.
+    if ((await Claims.find(ctx, claim, nowMs)) === null)
+      fresh.set(`${claim.scope} ${claim.key}`, event);
   }
   return [...fresh.values()];
 }

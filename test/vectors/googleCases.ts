@@ -84,6 +84,7 @@ function wrongClaims(): Record<string, Claims> {
     "issued two days ago": { iat: NOW_SECONDS - 172_800 },
     "lives for a week": { exp: NOW_SECONDS + 604_800 },
     "not valid yet": { nbf: NOW_SECONDS + 301 },
+    "longer than any token of Google's": { note: "x".repeat(8_192) },
     "e-mail not verified": { email_verified: false },
     "e-mail verified, as text": { email_verified: "true" },
     "e-mail verified, as a number": { email_verified: 1 },

@@ -5,7 +5,6 @@ import { fromHex, hmacSha256, toHex } from "./hmac";
 export const HUB_SIGNATURE_HEADER = "x-hub-signature-256";
 
 const FORM = /^sha256=([0-9a-f]{64})$/;
-const FORM_LENGTH = "sha256=".length + 64;
 
 interface HubDelivery {
   /** The header as received; null when absent. Two headers arrive joined by a comma. */
@@ -35,8 +34,6 @@ export async function signHub256(secret: string, bytes: Uint8Array<ArrayBuffer>)
 }
 
 function parse(signature: string | null): Uint8Array | null {
-  // The length is checked first, so that a megabyte of header costs nothing.
-  if (signature?.length !== FORM_LENGTH) return null;
-  const hex = FORM.exec(signature)?.[1];
+  const hex = FORM.exec(signature ?? "")?.[1];
   return hex === undefined ? null : fromHex(hex);
 }

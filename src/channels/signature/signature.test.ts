@@ -36,6 +36,7 @@ describe("comparing secrets", () => {
     for (let at = 0; at < bytes.length; at++)
       expect(equalBytes(bytes, bytes.with(at, 6))).toBe(false);
     expect(equalBytes(bytes, bytes.slice(1))).toBe(false);
+    expect(equalBytes(bytes.slice(1), bytes)).toBe(false);
   });
 
   test("an empty key computes nothing", async () => {
