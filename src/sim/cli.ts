@@ -6,7 +6,7 @@ import { FAULT_FIELDS } from "./faults";
 import { list, number, parseJson, record, text } from "./json";
 
 /** Where the command reads from and writes to. */
-export interface SimIo {
+interface SimIo {
   /** One line of output, without its end. */
   readonly print: (line: string) => void;
   readonly printError: (line: string) => void;

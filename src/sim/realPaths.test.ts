@@ -192,7 +192,7 @@ describe("webhooks", () => {
       serviceAccount: env("GMAIL_PUSH_SERVICE_ACCOUNT"),
     };
     const source = {
-      read: async () => ({ ...keys, fetchedAtMs: nowMs }),
+      read: async () => ({ ...keys, fetchedAtMs: nowMs, attemptedAtMs: nowMs }),
       beginRefresh: async () => false,
       fetch: async () => keys,
       save: async () => undefined,
