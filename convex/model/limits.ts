@@ -39,8 +39,9 @@ export type LimitDecision =
 const SHARD_TRIES = 4;
 
 /**
- * Decides without writing, so that guards checked together are taken together. Reads one document
- * per shard looked at; a refusal depends on them and writes nothing.
+ * Decides without taking, so that guards checked together are taken together. Reads one document
+ * per shard looked at; a refusal depends on them and writes nothing, save for a state left behind
+ * by a clock that stepped back or by a longer window.
  */
 export async function check(
   ctx: MutationCtx,
@@ -57,6 +58,8 @@ export async function check(
     const info = describe(request, verdict, shards);
     if (verdict.ok)
       return { ok: true, info, stored: { id: row?._id ?? null, k }, arrivalMs: verdict.arrivalMs };
+    if (verdict.mendedMs !== null && row !== null)
+      await ctx.db.patch("limits", row._id, { t: verdict.mendedMs });
     if (refused === null || verdict.retryAfterMs < refused.retryAfterMs)
       refused = { ok: false, info, retryAfterMs: verdict.retryAfterMs };
   }

@@ -27,11 +27,13 @@ export type LimitVerdict =
       readonly retryAfterMs: number;
       readonly remaining: number;
       readonly resetMs: number;
+      /** State to store in place of one that this clock and policy cannot have made; else null. */
+      readonly mendedMs: number | null;
     };
 
 /**
- * Decides whether `weight` requests may pass at `nowMs`. In any interval of length W at most
- * `max + max * W / windowMs` pass. A weight above `max` never passes.
+ * Decides whether `weight` requests may pass at `nowMs`, both whole numbers. In any interval of
+ * length W at most `max + max * W / windowMs` pass. A weight above `max` never passes.
  */
 export function decide(
   arrival: Arrival,
@@ -39,32 +41,37 @@ export function decide(
   policy: LimitPolicy,
   weight = 1,
 ): LimitVerdict {
-  const emissionMs = policy.windowMs / policy.max;
-  // A clock that steps back must not lengthen a refusal beyond one window.
-  const startMs = Math.min(Math.max(arrival ?? nowMs, nowMs), nowMs + policy.windowMs);
+  const emissionMs = emissionOf(policy);
+  const burstMs = policy.max * emissionMs;
+  const mendedMs = mend(arrival, nowMs, burstMs);
+  const startMs = Math.max(mendedMs ?? arrival ?? nowMs, nowMs);
   const nextMs = startMs + weight * emissionMs;
-  const excessMs = nextMs - nowMs - policy.windowMs;
-  // Sums of fractions of a window drift by less than a nanosecond; that is not a refusal.
-  if (excessMs > ROUNDING_MS)
-    return {
-      ok: false,
-      retryAfterMs: Math.max(1, Math.ceil(excessMs)),
-      remaining: remainingAt(startMs, nowMs, policy),
-      resetMs: Math.ceil(startMs - nowMs),
-    };
-  return {
-    ok: true,
-    arrivalMs: nextMs,
-    remaining: remainingAt(nextMs, nowMs, policy),
-    resetMs: Math.ceil(nextMs - nowMs),
-  };
+  const excessMs = nextMs - nowMs - burstMs;
+  const arrivalMs = excessMs > 0 ? startMs : nextMs;
+  const remaining = Math.max(0, Math.floor((burstMs - (arrivalMs - nowMs)) / emissionMs));
+  const resetMs = Math.ceil(arrivalMs - nowMs);
+  if (excessMs <= 0) return { ok: true, arrivalMs, remaining, resetMs };
+  return { ok: false, retryAfterMs: Math.ceil(excessMs), remaining, resetMs, mendedMs };
 }
 
-const ROUNDING_MS = 1e-3;
+/**
+ * Steps per millisecond that arrival times are kept in. A power of two, so that sums are exact until
+ * the year 2109: neither does a long burst drift, nor is a retry early or late.
+ */
+const STEPS_PER_MS = 2048;
 
-function remainingAt(arrivalMs: number, nowMs: number, policy: LimitPolicy): number {
-  const freeMs = policy.windowMs - Math.max(0, arrivalMs - nowMs);
-  return Math.max(0, Math.floor((freeMs + ROUNDING_MS) / (policy.windowMs / policy.max)));
+/** Time that one request takes up, rounded up to a step: at most slower than configured. */
+function emissionOf({ max, windowMs }: LimitPolicy): number {
+  return Math.ceil((windowMs / max) * STEPS_PER_MS) / STEPS_PER_MS;
+}
+
+/**
+ * An arrival time further ahead than two bursts comes from a clock that has since stepped back, or
+ * from a longer window: without mending, the key would be refused until that time comes round. One
+ * burst more than a policy can make is left for clocks that merely differ.
+ */
+function mend(arrival: Arrival, nowMs: number, burstMs: number): number | null {
+  return arrival !== null && arrival - nowMs > 2 * burstMs ? nowMs + burstMs : null;
 }
 
 /** Writes a second that one document bears without conflicts that matter. */
@@ -79,8 +86,8 @@ export function shardsFor(policy: LimitPolicy): number {
   const perSecond = (policy.max * 1000) / policy.windowMs;
   const wanted = Math.min(SHARDS_MAX, policy.max, perSecond / WRITES_PER_SECOND_PER_SHARD);
   let shards = 1;
-  while (shards < wanted) shards *= 2;
-  return Math.min(shards, SHARDS_MAX);
+  while (shards < wanted && shards * 2 <= policy.max) shards *= 2;
+  return shards;
 }
 
 /** One shard's part of a policy: the parts add up to exactly the whole burst and rate. */
