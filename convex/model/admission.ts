@@ -102,6 +102,7 @@ export async function settleProvider(
     {
       outcome: outcome === "infrastructure" ? "neutral" : outcome,
       generation: permit.generation,
+      admittedAtMs: permit.admittedAtMs,
     },
     nowMs,
     providerPolicy(env, provider).breaker,

@@ -1,7 +1,8 @@
 import { env } from "../../src/config/env";
 import { publicConfig } from "../../src/config/read";
+import { retryAtMs } from "../../src/core/breaker";
 import { MINUTE } from "../../src/core/time";
-import { PROVIDER_IDS, type ProviderId } from "../../src/providers/table";
+import { PROVIDER_IDS } from "../../src/providers/table";
 import { cachePolicy, queuePolicy } from "../../src/tools/policy";
 import { TOOL_IDS, toolRow, type ToolId } from "../../src/tools/table";
 import type { Doc } from "../_generated/dataModel";
@@ -117,16 +118,16 @@ export async function circuitBreakers(ctx: QueryCtx): Promise<Record<string, unk
     provider,
     state: state.kind,
     failureCount: state.kind === "closed" ? state.failures : null,
-    cooldownUntil: state.kind === "open" ? cooldownUntil(provider, state.openedAtMs) : null,
+    cooldownUntil: cooldownUntil(provider, state),
     generation,
     updatedAt,
   }));
   return { recent, openCount: recent.filter(({ state }) => state === "open").length };
 }
 
-function cooldownUntil(provider: string, openedAtMs: number): number | null {
-  const id = PROVIDER_IDS.find((known): known is ProviderId => known === provider);
-  return id === undefined ? null : openedAtMs + providerPolicy(env, id).breaker.cooldownMs;
+function cooldownUntil(provider: string, state: Doc<"circuitBreakers">["state"]): number | null {
+  const id = PROVIDER_IDS.find((known) => known === provider);
+  return id === undefined ? null : retryAtMs(state, providerPolicy(env, id).breaker);
 }
 
 /** Slots held now, by pool. */

@@ -75,12 +75,13 @@ interface Settled {
   readonly outcome: "success" | "failure" | "neutral";
   /** Generation under which the call was admitted. */
   readonly generation: number;
+  readonly admittedAtMs: number;
 }
 
 /** Folds one outcome into the breaker. The same object comes back where nothing changes. */
 export function settle(
   breaker: Breaker,
-  { outcome, generation }: Settled,
+  { outcome, generation, admittedAtMs }: Settled,
   nowMs: number,
   policy: BreakerPolicy,
 ): Breaker {
@@ -100,12 +101,23 @@ export function settle(
     case "half_open":
       if (outcome === "success") return { state: CLOSED.state, generation: generation + 1 };
       if (outcome === "failure") return opened(nowMs, state.openings + 1, generation);
-      // A neutral probe proved nothing: its place is free for the next one.
-      return {
-        state: { ...state, probeLeasesMs: state.probeLeasesMs.slice(1) },
-        generation,
-      };
+      return freed(breaker, state, admittedAtMs + policy.probeLeaseMs);
   }
+}
+
+/**
+ * A neutral probe proved nothing: its place is free for the next one. Its own place only: where its
+ * lease has run out, another probe may have taken that over.
+ */
+function freed(
+  breaker: Breaker,
+  state: Extract<BreakerState, { kind: "half_open" }>,
+  leaseMs: number,
+): Breaker {
+  const at = state.probeLeasesMs.indexOf(leaseMs);
+  if (at < 0) return breaker;
+  const probeLeasesMs = state.probeLeasesMs.filter((_, i) => i !== at);
+  return { state: { ...state, probeLeasesMs }, generation: breaker.generation };
 }
 
 function opened(nowMs: number, openings: number, generation: number): Breaker {
@@ -116,7 +128,7 @@ function cooldownMs(openings: number, policy: BreakerPolicy): number {
   return policy.cooldownMs * Math.min(COOLDOWN_GROWTH_MAX, 2 ** Math.min(openings - 1, 10));
 }
 
-/** The state as an operator sees it: an open circuit whose cooldown is over would admit a probe. */
+/** When an open circuit admits its first probe, in epoch milliseconds; null for one not open. */
 export function retryAtMs(state: BreakerState, policy: BreakerPolicy): number | null {
   return state.kind === "open" ? state.openedAtMs + cooldownMs(state.openings, policy) : null;
 }
