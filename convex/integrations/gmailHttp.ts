@@ -1,5 +1,5 @@
 import { acceptTwice, answerTo } from "../../src/channels/acceptance";
-import { addressKey, type WebhookCall } from "../../src/channels/call";
+import type { WebhookCall } from "../../src/channels/call";
 import { readNotification } from "../../src/channels/gmail/envelope";
 import { fetchGoogleKeys } from "../../src/channels/gmail/fetchKeys";
 import type { KeySource } from "../../src/channels/gmail/googleKeys";
@@ -29,7 +29,7 @@ export function googlePushVerifier(gateOf: (ctx: ActionCtx) => Gate) {
 /** `POST /api/gmail/push`, verified: the notification is stored before the answer. */
 export async function gmailPush(ctx: ActionCtx, call: WebhookCall): Promise<Response> {
   const notification = readNotification(call.body);
-  const key = addressKey(call);
+  const { key } = call.client;
   const args = key === undefined ? { notification } : { notification, addressKey: key };
   const part = await acceptTwice(() => ctx.runMutation(internal.integrations.gmail.accept, args));
   return answerTo([part]);

@@ -1,4 +1,5 @@
 import { convexTest } from "convex-test";
+import type { FunctionReference } from "convex/server";
 import { exportJWK, generateKeyPair, SignJWT } from "jose";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import type { WebhookCall } from "../../src/channels/call";
@@ -29,17 +30,20 @@ function backend() {
 
 /** What the handlers use of an action's context, over the test backend. */
 function actionCtx(t: Backend): ActionCtx {
-  const calls: Pick<ActionCtx, "runQuery" | "runMutation"> = {
-    runQuery: (reference, ...args) => t.query(reference, ...args),
-    runMutation: (reference, ...args) => t.mutation(reference, ...args),
+  type Args = Record<string, unknown>;
+  const calls = {
+    runQuery: (reference: FunctionReference<"query", "internal">, args: Args) =>
+      t.query(reference, args),
+    runMutation: (reference: FunctionReference<"mutation", "internal">, args: Args) =>
+      t.mutation(reference, args),
   };
-  return calls as ActionCtx;
+  return calls as unknown as ActionCtx;
 }
 
 const call = (body: unknown, url = "https://ballast.example/"): WebhookCall => ({
   url: new URL(url),
   body,
-  client: { address: "203.0.113.7", verified: "direct" },
+  client: { key: "address:7" },
   nowMs: Date.now(),
 });
 

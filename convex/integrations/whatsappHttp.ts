@@ -1,5 +1,5 @@
 import { type Acceptance, acceptTwice, answerTo } from "../../src/channels/acceptance";
-import { addressKey, type WebhookCall } from "../../src/channels/call";
+import type { WebhookCall } from "../../src/channels/call";
 import { HUB_SIGNATURE_HEADER, verifyHub256 } from "../../src/channels/signature/hub256";
 import { readDelivery } from "../../src/channels/whatsapp/delivery";
 import type { WhatsappEvent } from "../../src/channels/whatsapp/event";
@@ -37,7 +37,7 @@ export async function whatsappReceive(ctx: ActionCtx, call: WebhookCall): Promis
   const parts: Acceptance[] = [];
   for (let first = 0; first < events.length; first += EVENTS_PER_ACCEPT) {
     const part = events.slice(first, first + EVENTS_PER_ACCEPT);
-    parts.push(await accept(ctx, part, addressKey(call)));
+    parts.push(await accept(ctx, part, call.client.key));
   }
   return answerTo(parts);
 }

@@ -112,7 +112,7 @@ interface HistoryBounds {
 export interface HistoryMessage {
   readonly role: "user" | "assistant" | "tool" | "system";
   readonly content: string;
-  readonly toolCalls?: Doc<"messages">["toolCalls"];
+  readonly toolCalls?: NonNullable<Doc<"messages">["toolCalls"]>;
   readonly toolCallId?: string;
 }
 

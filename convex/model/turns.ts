@@ -5,7 +5,7 @@ import type { Doc, Id } from "../_generated/dataModel";
 import type { MutationCtx } from "../_generated/server";
 import * as Admission from "./admission";
 import * as Budgets from "./budgets";
-import { messageStatus, storedToolCall, usage } from "./chatTables";
+import { storedToolCall, usage } from "./chatTables";
 import * as Claims from "./claims";
 import { outcomeKind } from "./permit";
 import * as Streams from "./streams";
@@ -24,7 +24,7 @@ export const toolResult = v.object({
 
 /** How a turn ended: what settlement writes. */
 export const settlement = v.object({
-  status: messageStatus,
+  status: v.union(v.literal("completed"), v.literal("error"), v.literal("aborted")),
   content: v.string(),
   reasoning: v.string(),
   toolCalls: v.array(storedToolCall),

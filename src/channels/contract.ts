@@ -1,19 +1,25 @@
 import type * as z from "zod";
-import { AppError } from "../errors/appError";
+import { AppError, errorData } from "../errors/appError";
+import { parseContract } from "../http/validate";
 
-const ISSUES_MAX = 20;
-
-/** The value as its contract types it. Throws `invalid_request` with at most 20 issues. */
-export function parseContract<Output>(
+/**
+ * A part of a body as its contract types it. Throws `invalid_request` whose issues are named from
+ * the root of the body, which is what the caller sees.
+ */
+export function parsePart<Output>(
   contract: z.ZodType<Output>,
   value: unknown,
-  at: readonly string[] = [],
+  at: readonly string[],
 ): Output {
-  const parsed = contract.safeParse(value);
-  if (parsed.success) return parsed.data;
-  const issues = parsed.error.issues.slice(0, ISSUES_MAX).map(({ path, message }) => ({
-    path: [...at, ...path.map(String)].join("."),
-    message,
-  }));
-  throw new AppError("invalid_request", { issues });
+  try {
+    return parseContract(contract, value);
+  } catch (error) {
+    const { code, issues = [] } = errorData(error);
+    if (code !== "invalid_request") throw error;
+    const fromRoot = issues.map(({ path, message }) => ({
+      path: [...at, ...(path === "" ? [] : [path])].join("."),
+      message,
+    }));
+    throw new AppError("invalid_request", { issues: fromRoot });
+  }
 }

@@ -9,7 +9,6 @@ import type { Env } from "../../config/env";
 import { readKnob } from "../../config/read";
 import { log } from "../../log/log";
 import { AppError, errorData } from "../../errors/appError";
-import type { ErrorCode } from "../../errors/table";
 import type { ChatMessage } from "../../providers/chat";
 import { platformIo } from "../../providers/io";
 import { openChatStream } from "../../providers/openrouter";
@@ -44,7 +43,7 @@ export interface TurnFunctions {
       streamId: StreamId;
       firstFrameId: number;
       frames: string[];
-      result: Omit<TurnResult, "errorCode"> & { errorCode?: ErrorCode };
+      result: Omit<TurnResult, "errorCode" | "modelId"> & { errorCode?: string; modelId?: string };
     },
     { settled: boolean }
   >;

@@ -1,6 +1,7 @@
 import * as z from "zod";
 import { AppError } from "../../errors/appError";
-import { parseContract } from "../contract";
+import { parseContract } from "../../http/validate";
+import { parsePart } from "../contract";
 import { HISTORY_ID_DIGITS_MAX, normalizeHistoryId } from "./historyId";
 import type { GmailNotification } from "./notification";
 
@@ -30,7 +31,7 @@ const Notification = z.looseObject({
  */
 export function readNotification(body: unknown): GmailNotification {
   const { message } = parseContract(Envelope, body);
-  const notification = parseContract(Notification, decodeJson(message.data), ["message", "data"]);
+  const notification = parsePart(Notification, decodeJson(message.data), ["message", "data"]);
   const historyId = normalizeHistoryId(notification.historyId);
   if (historyId === null)
     throw refuse("message.data.historyId", "Expected a positive 64-bit decimal number");

@@ -1,5 +1,6 @@
 import * as z from "zod";
-import { parseContract } from "../contract";
+import { parseContract } from "../../http/validate";
+import { parsePart } from "../contract";
 import { toHex } from "../signature/hmac";
 import type { MessageEvent, StatusReport, WhatsappEvent } from "./event";
 import { type MessageStatus, STATUS_LADDER } from "./status";
@@ -74,13 +75,15 @@ const Value = z.looseObject({
 type Value = z.infer<typeof Value>;
 
 const Delivery = z.looseObject({
-  entry: z.array(
-    z.looseObject({
-      changes: z
-        .array(z.looseObject({ field: textField, value: z.unknown().optional() }))
-        .default([]),
-    }),
-  ),
+  entry: z
+    .array(
+      z.looseObject({
+        changes: z
+          .array(z.looseObject({ field: textField, value: z.unknown().optional() }))
+          .default([]),
+      }),
+    )
+    .default([]),
 });
 
 export interface ReadDelivery {
@@ -102,7 +105,7 @@ export async function readDelivery(body: unknown, receivedAtMs: number): Promise
       ignored += 1;
       continue;
     }
-    const found = await readValue(parseContract(Value, value, path), receivedAtMs);
+    const found = await readValue(parsePart(Value, value, path), receivedAtMs);
     events.push(...found.filter((event) => event !== null));
     ignored += found.filter((event) => event === null).length;
   }
