@@ -128,6 +128,20 @@ describe("one attempt", () => {
     }
   });
 
+  test("an error's body is closed unread", async () => {
+    let body = { wasCancelled: () => false };
+    const { call } = setUp(
+      async (_, __, io) => {
+        const scripted = scriptedBody([HANG], io);
+        body = scripted;
+        return new Response(scripted.stream, { status: 500 });
+      },
+      { budget: false },
+    );
+    expect((await call()).outcome).toMatchObject({ kind: "failure", latencyMs: 0 });
+    expect(body.wasCancelled()).toBe(true);
+  });
+
   test("a status the caller accepts is read by it, and still classified", async () => {
     const { call } = setUp(async () => jsonResponse({ error: "invalid_grant" }, { status: 400 }));
     const { outcome, value } = await call({ acceptStatuses: [400] });
@@ -365,6 +379,12 @@ describe("retries", () => {
     const { error } = await call();
     expect(error).toMatchObject({ code: "upstream_rate_limited", retryAfterMs: 60_000 });
     expect([io.requests.length, io.slept]).toEqual([1, []]);
+  });
+
+  test("a date that has passed means now", async () => {
+    const date = new Date(EPOCH_MS - 60_000).toUTCString();
+    const { call } = setUp(always(503, { "retry-after": date }), { budget: false });
+    expect((await call()).error?.retryAfterMs).toBe(0);
   });
 
   test("a date in Retry-After counts from now", async () => {

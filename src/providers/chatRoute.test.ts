@@ -76,6 +76,22 @@ describe("openChatRoute", () => {
     expect(late.io.slept).toEqual([]);
   });
 
+  test("an abort ends the wait for another attempt", async () => {
+    const user = new AbortController();
+    const refused = failing(9, { "retry-after": "30" });
+    const { ending, io } = await listen(
+      async (call, init, virtual) => {
+        void virtual.sleep(1_000).then(() => {
+          user.abort();
+        });
+        return await refused(call, init, virtual);
+      },
+      { request: { signal: user.signal } },
+    );
+    expect(ending).toMatchObject({ kind: "client_abort" });
+    expect([io.requests.length, io.slept]).toEqual([1, [1_000]]);
+  });
+
   test("asks the budget first", async () => {
     expect((await listen(failing(1), { budget: false })).error?.code).toBe("upstream_unavailable");
   });

@@ -288,6 +288,11 @@ describe("what surrounds an ending", () => {
     expect(ending).toMatchObject({ kind: "error_in_band", code: expected, outcome });
   });
 
+  test("an error told by the finish reason alone is an error in band", async () => {
+    const { ending } = await hear([...HELLO, frame(finish("error")), DONE]);
+    expect(ending).toMatchObject({ kind: "error_in_band", code: "upstream_error" });
+  });
+
   test("a frame without end is cut off", async () => {
     const part = "x".repeat(FRAME_CHARS_MAX / 4);
     const { closed, ending } = await hear([`data: ${part}`, part, part, part, part, HANG]);
@@ -398,6 +403,19 @@ describe("before the first byte", () => {
     expect((await failure(script)).code).toBe("upstream_timeout");
   });
 
+  test("an answer that comes after it was given up is closed", async () => {
+    let late = { wasCancelled: () => false };
+    const { io, run } = virtualIo(async (_, __, virtual) => {
+      await virtual.sleep(LIMITS.firstByteTimeoutMs + 1);
+      const body = scriptedBody([HANG], virtual);
+      late = body;
+      return new Response(body.stream);
+    });
+    await run(listen(openChatStream(PARAMS, { ...LIMITS, io })).catch(() => null));
+    await run(io.sleep(10));
+    expect(late.wasCancelled()).toBe(true);
+  });
+
   test("an error body that never ends is not waited for", async () => {
     const { io, run } = virtualIo(
       async (_, __, virtual) => new Response(scriptedBody([HANG], virtual).stream, { status: 500 }),
@@ -470,7 +488,11 @@ describe("the request", () => {
     const spies = (["log", "info", "warn", "error", "debug"] as const).map((level) =>
       vi.spyOn(console, level).mockImplementation(() => undefined),
     );
-    await hear([...HELLO, "data: what a user wrote\n\n"]);
+    // Imported afresh: the package remembers the console it first logged to.
+    vi.resetModules();
+    const fresh = await import("./openrouter");
+    const { io, run } = streamOf([...HELLO, "data: what a user wrote\n\n"]);
+    await run(listen(fresh.openChatStream(PARAMS, { ...LIMITS, io })));
     await hear([...HELLO, "event: thread.run\ndata: what a user wrote\n\n"]);
     const calls = spies.flatMap((spy) => spy.mock.calls);
     for (const spy of spies) spy.mockRestore();

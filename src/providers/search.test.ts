@@ -203,6 +203,8 @@ describe("eBay", () => {
     const { headers, url } = await search({});
     expect(headers.get("authorization")).toBe("Bearer kept-token");
     expect(url.pathname).toBe("/buy/browse/v1/item_summary/search");
+    // Twice what is wanted, because sellers are filtered afterwards.
+    expect(url.searchParams.get("limit")).toBe("4");
   });
 
   test("a kept token that was revoked is replaced once", async () => {
@@ -221,6 +223,16 @@ describe("eBay", () => {
     const { tokens } = store("revoked");
     const error = await run(failure(searchEbay(QUERY, { gate, tokens, io: callIo })));
     expect(error.code).toBe("upstream_auth");
+    expect(io.requests).toHaveLength(3);
+  });
+
+  test("asking for a token is repeated although it is a POST", async () => {
+    const { callIo, gate, io, run } = setUp(async (call, init) => {
+      if (call === 1) return jsonResponse({}, { status: 503 });
+      return init.method === "POST" ? jsonResponse(TOKEN) : jsonResponse(page(item("a")));
+    });
+    const willing = { ...gate, mayRetry: async () => true };
+    await run(searchEbay(QUERY, { gate: willing, tokens: store().tokens, io: callIo }));
     expect(io.requests).toHaveLength(3);
   });
 
