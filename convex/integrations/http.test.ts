@@ -207,7 +207,8 @@ describe("the WhatsApp handshake", () => {
   });
 
   test("without a challenge is refused, and so is a second token", async () => {
-    const { "hub.challenge": _challenge, ...rest } = query;
+    const { "hub.mode": mode, "hub.verify_token": token } = query;
+    const rest = { "hub.mode": mode, "hub.verify_token": token };
     expect((await refusalOf(ask(rest))).code).toBe("invalid_request");
     expect((await refusalOf(ask(query, "&hub.verify_token=x"))).code).toBe("forbidden");
   });
@@ -334,5 +335,89 @@ describe("Gmail pushes", () => {
       const refusal = await refusalOf(verify(backend(), { "x-pubsub-token": "shared" }));
       expect(refusal.code).toBe("misconfigured");
     });
+  });
+});
+
+describe("over the router", () => {
+  const body = JSON.stringify(TEXT_DELIVERY);
+  const bytes = new TextEncoder().encode(body);
+
+  async function post(t: Backend, headers: Record<string, string>, text = body) {
+    const response = await t.fetch("/api/whatsapp/webhook", {
+      method: "POST",
+      headers: { "content-type": "application/json", ...headers },
+      body: text,
+    });
+    return response;
+  }
+
+  const signed = async () => ({ [HUB_SIGNATURE_HEADER]: await signHub256(SECRET, bytes) });
+
+  beforeEach(() => {
+    vi.useFakeTimers();
+  });
+
+  test("a signed delivery is stored and its redelivery marked", async () => {
+    const t = backend();
+    const first = await post(t, await signed());
+    expect([first.status, await first.text()]).toEqual([200, "OK"]);
+    const second = await post(t, await signed());
+    expect([second.status, second.headers.get("x-idempotent-replay")]).toEqual([200, "1"]);
+    expect(await inboxSize(t)).toBe(1);
+  });
+
+  test("an unsigned one is a 403 problem that stores nothing", async () => {
+    const t = backend();
+    const response = await post(t, {});
+    expect(response.status).toBe(403);
+    expect(response.headers.get("content-type")).toMatch(/^application\/problem\+json/);
+    expect(response.headers.get("x-error-code")).toBe("forbidden");
+    expect(await inboxSize(t)).toBe(0);
+  });
+
+  test("a body that was encoded again is a 403, before its JSON is looked at", async () => {
+    const t = backend();
+    expect((await post(t, await signed(), `${body} `)).status).toBe(403);
+    expect((await post(t, await signed(), "{")).status).toBe(403);
+  });
+
+  test("without the secret the answer is misconfigured", async () => {
+    vi.stubEnv("WHATSAPP_APP_SECRET", "");
+    const response = await post(backend(), await signed());
+    expect([response.status, response.headers.get("x-error-code")]).toEqual([500, "misconfigured"]);
+  });
+
+  test("beyond the limit the answer is a 429 that says when to come again", async () => {
+    vi.stubEnv("RATE_LIMIT_GLOBAL_MAX", "1");
+    const t = backend();
+    await post(t, await signed());
+    const other = JSON.stringify(delivery({ messages: [{ ...TEXT_MESSAGE, id: "wamid.OTHER" }] }));
+    const signature = await signHub256(SECRET, new TextEncoder().encode(other));
+    const response = await post(t, { [HUB_SIGNATURE_HEADER]: signature }, other);
+    expect(response.status).toBe(429);
+    expect(Number(response.headers.get("retry-after"))).toBeGreaterThanOrEqual(60);
+    expect(response.headers.get("ratelimit-policy")).toContain("global");
+  });
+
+  test("the handshake is answered", async () => {
+    const query = `hub.mode=subscribe&hub.verify_token=${VERIFY_TOKEN}&hub.challenge=42`;
+    const response = await backend().fetch(`/api/whatsapp/webhook?${query}`);
+    expect([response.status, await response.text()]).toEqual([200, "42"]);
+  });
+
+  test("a Gmail push with the shared token is stored", async () => {
+    vi.stubEnv("GMAIL_PUBSUB_VERIFY_TOKEN", "shared");
+    const t = backend();
+    const data = btoa(JSON.stringify({ emailAddress: "dana@example.com", historyId: 42 }));
+    const push = (token: string) =>
+      t.fetch(`/api/gmail/push?token=${token}`, {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify({ message: { data } }),
+      });
+    expect((await push("other")).status).toBe(403);
+    expect((await push("shared")).status).toBe(200);
+    expect((await push("shared")).headers.get("x-idempotent-replay")).toBe("1");
+    expect(await inboxSize(t)).toBe(1);
   });
 });
