@@ -1,5 +1,4 @@
-import type { TurnFunctions } from "../../src/channels/chat/backend";
-import type { ToolFunctions } from "../../src/channels/chat/toolRunner";
+import type { ToolFunctions, TurnFunctions } from "../../src/channels/chat/functions";
 import { internal } from "../_generated/api";
 
 /** The functions a running turn and its tools call, handed to code that knows no `convex/`. */

@@ -1,10 +1,4 @@
-import type {
-  FunctionArgs,
-  FunctionReference,
-  GenericActionCtx,
-  GenericDataModel,
-} from "convex/server";
-import type { GenericId } from "convex/values";
+import type { FunctionArgs } from "convex/server";
 import type { Env } from "../../config/env";
 import { readKnob } from "../../config/read";
 import { log } from "../../log/log";
@@ -12,44 +6,14 @@ import { AppError, errorData } from "../../errors/appError";
 import type { ChatMessage } from "../../providers/chat";
 import { platformIo } from "../../providers/io";
 import { openChatStream } from "../../providers/openrouter";
-import type { Outcome } from "../../providers/outcome";
 import { readBaseUrl, readSecrets, readSetting } from "../../providers/settings";
 import { providerRow } from "../../providers/table";
 import { toolDefinitions } from "../../tools/definitions";
-import { runToolCall, type ToolFunctions } from "./toolRunner";
+import type { Ctx, StreamId, ToolFunctions, TurnFunctions } from "./functions";
+import { runToolCall } from "./toolRunner";
 import { type Route, runTurn, type StreamRequest, type TurnPorts, type TurnResult } from "./turn";
 
-export type Ctx = Pick<
-  GenericActionCtx<GenericDataModel>,
-  "runQuery" | "runMutation" | "scheduler"
->;
-type StreamId = GenericId<"streamSessions">;
-type Mutation<Args extends Record<string, unknown>, Returns> = FunctionReference<
-  "mutation",
-  "internal",
-  Args,
-  Returns
->;
-
-/** The functions a running turn calls. */
-export interface TurnFunctions {
-  readonly append: Mutation<
-    { streamId: StreamId; firstFrameId: number; frames: string[] },
-    { live: true; abort: boolean; nextFrameId: number } | { live: false }
-  >;
-  readonly switchRoute: Mutation<{ streamId: StreamId; outcome: Outcome["kind"] }, { ok: boolean }>;
-  readonly settle: Mutation<
-    {
-      streamId: StreamId;
-      firstFrameId: number;
-      frames: string[];
-      result: Omit<TurnResult, "errorCode" | "modelId"> & { errorCode?: string; modelId?: string };
-    },
-    { settled: boolean }
-  >;
-}
-
-export interface HistoryMessage {
+interface HistoryMessage {
   readonly role: "user" | "assistant" | "tool" | "system";
   readonly content: string;
   readonly toolCalls?: readonly { id: string; name: string; arguments: string }[] | undefined;

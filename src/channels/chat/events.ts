@@ -1,7 +1,7 @@
 import type { ErrorCode } from "../../errors/table";
 
 /** Token and cost counts of a turn, in the names of the provider's usage frame. */
-export interface UsageCounts {
+interface UsageCounts {
   readonly prompt_tokens: number;
   readonly completion_tokens: number;
   readonly total_tokens: number;
@@ -97,9 +97,3 @@ export function encodeFrame(data: string, id: number | null): string {
 
 /** Keeps intermediaries from closing a silent stream; parsers ignore comments. */
 export const KEEP_ALIVE = ": keep-alive\n\n";
-
-/** Whether a stored frame ends its stream. */
-export function isTerminal(data: string): boolean {
-  const { type } = JSON.parse(data) as { type: ChatEvent["type"] };
-  return type === "done" || type === "error" || type === "aborted";
-}

@@ -1,48 +1,6 @@
-import type { FunctionReference } from "convex/server";
-import type { ErrorCode } from "../../errors/table";
 import type { Gate } from "../../providers/call";
 import type { TokenStore } from "../../providers/ebay";
-import type { Outcome } from "../../providers/outcome";
-import type { Ctx } from "./backend";
-
-/** What a call holds between admission and settlement. */
-export interface CallPermit {
-  provider: string;
-  generation: number;
-  pool: string;
-  index: number;
-  fence: number;
-  admittedAtMs: number;
-}
-
-/** The functions behind every provider call. */
-export interface OutboundFunctions {
-  readonly admitCall: FunctionReference<
-    "mutation",
-    "internal",
-    { provider: string; holder: string },
-    { ok: true; permit: CallPermit } | { ok: false; code: ErrorCode; retryAfterMs: number }
-  >;
-  readonly settleCall: FunctionReference<
-    "mutation",
-    "internal",
-    { permit: CallPermit; outcome: Outcome["kind"]; attempts: number },
-    { released: boolean }
-  >;
-  readonly mayRetry: FunctionReference<"query", "internal", { provider: string }, boolean>;
-  readonly loadToken: FunctionReference<
-    "query",
-    "internal",
-    { name: string },
-    { token: string; expiresAtMs: number } | null
-  >;
-  readonly storeToken: FunctionReference<
-    "mutation",
-    "internal",
-    { name: string; token: string; expiresAtMs: number },
-    null
-  >;
-}
+import type { CallPermit, Ctx, OutboundFunctions } from "./functions";
 
 /** The gate of provider calls made by an action. Settlement carries the permit admission gave. */
 export function gateOf(ctx: Ctx, functions: OutboundFunctions): Gate {

@@ -1,5 +1,3 @@
-import type { FunctionReference } from "convex/server";
-import type { GenericId } from "convex/values";
 import type { Env } from "../../config/env";
 import { readKnob } from "../../config/read";
 import { SECOND } from "../../core/time";
@@ -14,74 +12,12 @@ import { cacheKey } from "../../tools/keys";
 import { type CachePolicy, cachePolicy } from "../../tools/policy";
 import { isToolId, type QueuedToolId, type ToolId, toolRow } from "../../tools/table";
 import type { ToolArgs } from "../../tools/arguments";
-import type { Ctx } from "./backend";
-import { gateOf, type OutboundFunctions, tokenStoreOf } from "./outbound";
+import type { CacheEntry, Claim, Ctx, JobId, Source, ToolFunctions } from "./functions";
+import { gateOf, tokenStoreOf } from "./outbound";
 import type { ToolOutcome } from "./toolTurn";
 
 /** Whether a tool's work goes through the cache and the queue. */
 const isQueuedToolId = (tool: ToolId): tool is QueuedToolId => toolRow(tool).queue !== null;
-
-type JobId = GenericId<"toolJobs">;
-
-export interface Claim {
-  readonly jobId: JobId;
-  readonly fence: number;
-  readonly toolName: string;
-  readonly argsJson: string;
-  readonly attempts: number;
-  readonly leaseExpiresAt: number;
-}
-
-interface CacheEntry {
-  namespace: string;
-  key: string;
-  ttlMs: number;
-  value: string;
-}
-
-/** The functions of the cache and the job queue. */
-export interface ToolFunctions extends OutboundFunctions {
-  readonly cacheGet: FunctionReference<
-    "query",
-    "internal",
-    { namespace: string; key: string },
-    string | null
-  >;
-  readonly enqueue: FunctionReference<
-    "mutation",
-    "internal",
-    {
-      source: Source | "operator";
-      toolName: string;
-      argsJson: string;
-      workKey?: string;
-      maxAttempts?: number;
-    },
-    | { kind: "run"; claim: Claim }
-    | { kind: "waiting"; jobId: JobId; joined: boolean }
-    | { kind: "saturated"; retryAfterMs: number }
-  >;
-  readonly getJob: FunctionReference<
-    "query",
-    "internal",
-    { jobId: JobId },
-    { status: string; resultJson: string | null; lastError: string | null } | null
-  >;
-  readonly complete: FunctionReference<
-    "mutation",
-    "internal",
-    { jobId: JobId; fence: number; resultJson: string; cache?: CacheEntry },
-    { ok: boolean }
-  >;
-  readonly fail: FunctionReference<
-    "mutation",
-    "internal",
-    { jobId: JobId; fence: number; errorCode: string; retryable: boolean },
-    { ok: boolean; status: string; retryDelayMs: number }
-  >;
-}
-
-type Source = "chat_http" | "chat_action";
 
 interface Runner {
   readonly ctx: Ctx;

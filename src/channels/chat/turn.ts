@@ -81,7 +81,7 @@ export interface TurnPorts extends Pick<Io, "now" | "sleep"> {
 }
 
 /** Longest text of one turn: a message is one document, and documents are bounded. */
-export const TURN_TEXT_BYTES_MAX = 256 * KIB;
+const TURN_TEXT_BYTES_MAX = 256 * KIB;
 const TURN_REASONING_CHARS_MAX = 64 * KIB;
 /** Frames of one turn in all: they are read again as a whole when a worker dies. */
 const TURN_FRAMES_BYTES_MAX = 4 * MIB;

@@ -1,0 +1,138 @@
+import type { FunctionReference, GenericActionCtx, GenericDataModel } from "convex/server";
+import type { GenericId } from "convex/values";
+import type { ErrorCode } from "../../errors/table";
+import type { Outcome } from "../../providers/outcome";
+import type { TurnResult } from "./turn";
+
+/** What running a turn needs of an action's context. */
+export type Ctx = Pick<
+  GenericActionCtx<GenericDataModel>,
+  "runQuery" | "runMutation" | "scheduler"
+>;
+export type StreamId = GenericId<"streamSessions">;
+export type JobId = GenericId<"toolJobs">;
+
+export type Source = "chat_http" | "chat_action";
+
+type Mutation<Args extends Record<string, unknown>, Returns> = FunctionReference<
+  "mutation",
+  "internal",
+  Args,
+  Returns
+>;
+
+/** The functions a running turn calls. */
+export interface TurnFunctions {
+  readonly append: Mutation<
+    { streamId: StreamId; firstFrameId: number; frames: string[] },
+    { live: true; abort: boolean; nextFrameId: number } | { live: false }
+  >;
+  readonly switchRoute: Mutation<{ streamId: StreamId; outcome: Outcome["kind"] }, { ok: boolean }>;
+  readonly settle: Mutation<
+    {
+      streamId: StreamId;
+      firstFrameId: number;
+      frames: string[];
+      result: Omit<TurnResult, "errorCode" | "modelId"> & { errorCode?: string; modelId?: string };
+    },
+    { settled: boolean }
+  >;
+}
+
+export interface Claim {
+  readonly jobId: JobId;
+  readonly fence: number;
+  readonly toolName: string;
+  readonly argsJson: string;
+  readonly attempts: number;
+  readonly leaseExpiresAt: number;
+}
+
+/** An entry that a completion writes to the cache. */
+export interface CacheEntry {
+  namespace: string;
+  key: string;
+  ttlMs: number;
+  value: string;
+}
+
+/** What a call holds between admission and settlement. */
+export interface CallPermit {
+  provider: string;
+  generation: number;
+  pool: string;
+  index: number;
+  fence: number;
+  admittedAtMs: number;
+}
+
+/** The functions behind every provider call. */
+export interface OutboundFunctions {
+  readonly admitCall: FunctionReference<
+    "mutation",
+    "internal",
+    { provider: string; holder: string },
+    { ok: true; permit: CallPermit } | { ok: false; code: ErrorCode; retryAfterMs: number }
+  >;
+  readonly settleCall: FunctionReference<
+    "mutation",
+    "internal",
+    { permit: CallPermit; outcome: Outcome["kind"]; attempts: number },
+    { released: boolean }
+  >;
+  readonly mayRetry: FunctionReference<"query", "internal", { provider: string }, boolean>;
+  readonly loadToken: FunctionReference<
+    "query",
+    "internal",
+    { name: string },
+    { token: string; expiresAtMs: number } | null
+  >;
+  readonly storeToken: FunctionReference<
+    "mutation",
+    "internal",
+    { name: string; token: string; expiresAtMs: number },
+    null
+  >;
+}
+
+/** The functions of the cache and the job queue. */
+export interface ToolFunctions extends OutboundFunctions {
+  readonly cacheGet: FunctionReference<
+    "query",
+    "internal",
+    { namespace: string; key: string },
+    string | null
+  >;
+  readonly enqueue: FunctionReference<
+    "mutation",
+    "internal",
+    {
+      source: Source | "operator";
+      toolName: string;
+      argsJson: string;
+      workKey?: string;
+      maxAttempts?: number;
+    },
+    | { kind: "run"; claim: Claim }
+    | { kind: "waiting"; jobId: JobId; joined: boolean }
+    | { kind: "saturated"; retryAfterMs: number }
+  >;
+  readonly getJob: FunctionReference<
+    "query",
+    "internal",
+    { jobId: JobId },
+    { status: string; resultJson: string | null; lastError: string | null } | null
+  >;
+  readonly complete: FunctionReference<
+    "mutation",
+    "internal",
+    { jobId: JobId; fence: number; resultJson: string; cache?: CacheEntry },
+    { ok: boolean }
+  >;
+  readonly fail: FunctionReference<
+    "mutation",
+    "internal",
+    { jobId: JobId; fence: number; errorCode: string; retryable: boolean },
+    { ok: boolean; status: string; retryDelayMs: number }
+  >;
+}
