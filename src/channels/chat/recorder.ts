@@ -26,8 +26,6 @@ const STORE_GROWTH = 1.5;
 const STORE_BYTES = 8 * KIB;
 /** Heartbeat in silence. */
 const HEARTBEAT_MS = 5 * SECOND;
-/** How often the recorder looks whether a heartbeat is due. */
-const PULSE_MS = SECOND;
 
 /**
  * Says events to the client at once and stores them in chunks. A frame that was sent before it was
@@ -75,9 +73,10 @@ export class Recorder {
   async keepAlive(): Promise<void> {
     const { signal } = this.pulse;
     for (;;) {
-      await this.ports.sleep(PULSE_MS, signal);
+      const dueMs = this.storedAtMs + HEARTBEAT_MS - this.ports.now();
+      if (dueMs > 0) await this.ports.sleep(dueMs, signal);
       if (signal.aborted) return;
-      if (this.ports.now() - this.storedAtMs < HEARTBEAT_MS) continue;
+      if (this.ports.now() < this.storedAtMs + HEARTBEAT_MS) continue;
       await this.exclusively(async () => {
         await this.store();
       });
