@@ -101,7 +101,7 @@ async function developmentSecrets(environment: Environment, dataDir: string): Pr
   const file = path.join(dataDir, "secrets.json");
   const known = await readFile(file, "utf8").then(
     (text) => JSON.parse(text) as Record<string, string>,
-    () => ({}) as Record<string, string>,
+    (): Record<string, string> => ({}),
   );
   const env: Record<string, string> = {};
   for (const [name, make] of Object.entries(SECRETS)) {

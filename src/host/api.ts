@@ -55,10 +55,8 @@ function preflight(request: IncomingMessage, response: ServerResponse): void {
   response.writeHead(200, {
     "access-control-allow-origin": "*",
     "access-control-allow-methods": "GET, POST, PUT, DELETE, PATCH, OPTIONS",
-    "access-control-allow-headers": String(
-      request.headers["access-control-request-headers"] ?? "*",
-    ),
-    "access-control-max-age": PREFLIGHT_SECONDS,
+    "access-control-allow-headers": request.headers["access-control-request-headers"] ?? "*",
+    "access-control-max-age": `${PREFLIGHT_SECONDS}`,
   });
   response.end();
 }
@@ -216,12 +214,10 @@ function checkKey(options: ApiOptions, key: unknown): void {
 
 function actingAs(encoded: string): Claims {
   try {
-    const claims = JSON.parse(Buffer.from(encoded, "base64").toString("utf8")) as Claims;
-    const { issuer, subject } = claims;
-    return {
-      ...claims,
-      tokenIdentifier: (claims.tokenIdentifier as string | undefined) ?? `${issuer}|${subject}`,
-    };
+    const text = Buffer.from(encoded, "base64").toString("utf8");
+    const claims = JSON.parse(text) as Partial<Claims>;
+    const { issuer = "", subject = "", tokenIdentifier = `${issuer}|${subject}` } = claims;
+    return { ...claims, issuer, subject, tokenIdentifier };
   } catch {
     throw new PlatformError(
       401,

@@ -21,7 +21,7 @@ beforeAll(async () => {
 });
 
 interface TokenOptions {
-  readonly claims?: JWTPayload;
+  readonly claims?: { readonly [claim in keyof JWTPayload]?: JWTPayload[claim] | undefined };
   readonly alg?: string;
   readonly kid?: string;
   readonly key?: CryptoKey | Uint8Array;
@@ -35,7 +35,13 @@ async function tokenWith({
   kid = "k1",
   key,
 }: TokenOptions = {}): Promise<string> {
-  const payload = { iss: ISSUER, aud: AUDIENCE, sub: "u1", exp: inAnHour(), ...claims };
+  const payload = {
+    iss: ISSUER,
+    aud: AUDIENCE,
+    sub: "u1",
+    exp: inAnHour(),
+    ...claims,
+  } as JWTPayload;
   return new SignJWT(payload).setProtectedHeader({ alg, kid }).sign(key ?? keys.privateKey);
 }
 

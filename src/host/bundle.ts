@@ -48,6 +48,11 @@ export async function bundleApp(functionsDir: string): Promise<AppBundle> {
   return { isolate, node, entries, special };
 }
 
+/** Ends the compiler's own process; the next compilation starts it again. */
+export async function stopBundler(): Promise<void> {
+  await esbuild.stop();
+}
+
 /** The same choice of files as the command line's: names with two dots and `_generated` are not functions. */
 async function entryPoints(dir: string): Promise<{ isolate: string[]; node: string[] }> {
   const isolate: string[] = [];

@@ -5,6 +5,7 @@ import { ConvexHttpClient } from "convex/browser";
 import { makeFunctionReference } from "convex/server";
 import { convexToJson, jsonToConvex } from "convex/values";
 import type { JSONValue, Value } from "convex/values";
+import { stopBundler } from "./bundle";
 import { readDeployment } from "./deployment";
 import { Environment } from "./env";
 import { UserMistake, messageOf } from "./errors";
@@ -64,6 +65,8 @@ export async function runHost(argv: readonly string[], io: CliIo, app: HostApp):
 
 async function start(flags: Flags, io: CliIo, app: HostApp): Promise<number> {
   if (flags.rest.length > 0) throw new UserMistake(USAGE);
+  // Listened for from the beginning: a signal during the start ends it cleanly too.
+  const { stopped } = io;
   const { projectDir, environmentNames: names } = app;
   const { processEnvironment } = io;
   const environment = await Environment.load({
@@ -92,7 +95,9 @@ async function start(flags: Flags, io: CliIo, app: HostApp): Promise<number> {
   const started = { ...host, environment };
   for (const line of await app.banner(started, flags.dataDir, around?.notes ?? [])) io.print(line);
   const unwatch = flags.watch ? watchFunctions(host, app, io) : () => undefined;
-  await io.stopped;
+  // Nothing is compiled any more, so the compiler's process can go.
+  if (!flags.watch) await stopBundler();
+  await stopped;
   unwatch();
   await host.close();
   return 0;

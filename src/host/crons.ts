@@ -86,7 +86,7 @@ export class Crons {
   /** One after the other, so a cron never runs twice at a time. */
   async #loop(name: string, spec: CronSpec): Promise<void> {
     const entry = this.#runtime.app.functions.get(canonicalName(spec.name));
-    while (entry !== undefined && !this.#stop.signal.aborted) {
+    while (entry !== undefined && !this.#stopping()) {
       try {
         const row = await this.#read(name);
         if (row === null) return;
@@ -94,7 +94,7 @@ export class Crons {
         if (waitMs > 0) await this.#sleep(Math.min(waitMs, SLEEP_MS_MAX));
         else await this.#run(name, spec, entry, row);
       } catch (error) {
-        if (this.#stop.signal.aborted) return;
+        if (this.#stopping()) return;
         this.#print(`Cron "${name}": ${messageOf(error)}`);
         await this.#sleep(CONFLICT_CAP_MS);
       }
@@ -113,7 +113,7 @@ export class Crons {
       });
       return;
     }
-    for (let attempt = 1; !this.#stop.signal.aborted; attempt++) {
+    for (let attempt = 1; !this.#stopping(); attempt++) {
       try {
         await this.#runtime.transact(async (transaction) => {
           const { jobs } = await this.#runtime.mutateIn(transaction, entry, args, callerOf(null));
@@ -148,12 +148,16 @@ export class Crons {
     const transaction = this.#runtime.database.begin("query");
     try {
       const range = [{ type: "Eq", fieldPath: "name", value: name }];
-      for await (const row of readRows(transaction, { index: `${CRONS}.by_name`, range, limit: 1 }))
-        return row;
-      return null;
+      const read = readRows(transaction, { index: `${CRONS}.by_name`, range, limit: 1 });
+      const first = await read.next();
+      return first.done === true ? null : first.value;
     } finally {
       transaction.end();
     }
+  }
+
+  #stopping(): boolean {
+    return this.#stop.signal.aborted;
   }
 
   async #sleep(ms: number): Promise<void> {

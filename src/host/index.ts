@@ -215,14 +215,15 @@ async function openRuntime(
     uniform: injection.random ?? Math.random,
     sleep: async (ms) => sleep(ms),
   };
-  let runtime: Runtime | undefined;
+  // The sandbox is made before the runtime that its system calls go to.
+  const late: { runtime?: Runtime } = {};
   const sandbox: SandboxHost = {
     current: currentInvocation,
-    nowMs: hooks.nowMs,
+    nowMs: () => hooks.nowMs(),
     environment: (name) => environment.get(name),
     convex: convexGlobal(() => {
-      if (runtime === undefined) throw new Error("The host is still starting.");
-      return runtime;
+      if (late.runtime === undefined) throw new Error("The host is still starting.");
+      return late.runtime;
     }),
     fetch: async (invocation, input, init) => {
       const signals = [invocation.fetches.signal, init?.signal ?? []].flat();
@@ -240,7 +241,7 @@ async function openRuntime(
   const app = build(await bundling);
   await database.applySchema(withSystemTables(app.schemaJson()));
   const opened = new Runtime(app, database, hooks);
-  runtime = opened;
+  late.runtime = opened;
   const load = async () => {
     const next = build(await bundleApp(functionsDir));
     await database.applySchema(withSystemTables(next.schemaJson()));

@@ -69,7 +69,7 @@ describe("an HTTP action", () => {
   });
 
   test("runs with a bad token, and only asking who it is throws", async () => {
-    const ask = async (authorization?: string) =>
+    const ask = async (authorization?: string): Promise<unknown> =>
       (
         await fetch(
           `${host.siteUrl}/identity`,
@@ -84,7 +84,7 @@ describe("an HTTP action", () => {
   });
 
   test("does not believe a forwarded address unless a configured proxy sends it", async () => {
-    const ask = async (from: Fixture) =>
+    const ask = async (from: Fixture): Promise<unknown> =>
       (
         await fetch(`${from.siteUrl}/hello`, { headers: { "x-forwarded-for": "6.6.6.6, 7.7.7.7" } })
       ).json();

@@ -2,14 +2,20 @@ import { spawn } from "node:child_process";
 import { cpSync, mkdirSync, rmSync } from "node:fs";
 import path from "node:path";
 import { ConvexHttpClient } from "convex/browser";
-import { anyApi } from "convex/server";
+import { makeFunctionReference } from "convex/server";
 import { ConvexError } from "convex/values";
+import type { Value } from "convex/values";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { bundleApp } from "../../../src/host/bundle";
 import { startPushStub } from "./pushStub";
 import type { Push } from "./pushStub";
 import { FIXTURE, PROJECT, scratch, startFixture } from "./support";
 import type { Fixture } from "./support";
+
+type Args = Record<string, Value>;
+const queryOf = makeFunctionReference<"query", Args, Value>;
+const mutationOf = makeFunctionReference<"mutation", Args, Value>;
+const actionOf = makeFunctionReference<"action", Args, Value>;
 
 let host: Fixture;
 beforeAll(async () => {
@@ -62,22 +68,22 @@ function fixtureProject(): string {
 describe("the HTTP client", () => {
   test("runs functions and gets values, errors and their data", async () => {
     const client = new ConvexHttpClient(host.cloudUrl);
-    await client.mutation(anyApi["notes"]!["add"]!, { text: "by the client" });
-    expect(await client.query(anyApi["notes"]!["list"]!, {})).toContain("by the client");
-    expect(await client.action(anyApi["onNode"]!["hash"]!, { text: "abc" })).toMatch(/^ba7816bf/);
+    await client.mutation(mutationOf("notes:add"), { text: "by the client" });
+    expect(await client.query(queryOf("notes:list"), {})).toContain("by the client");
+    expect(await client.action(actionOf("onNode:hash"), { text: "abc" })).toMatch(/^ba7816bf/);
     const value = {
       big: 7n,
       bytes: new Uint8Array([1, 2]).buffer,
       odd: [Number.NaN, -0],
       nothing: null,
     };
-    expect(await client.query(anyApi["notes"]!["echo"]!, { value })).toEqual(value);
+    expect(await client.query(queryOf("notes:echo"), { value })).toEqual(value);
     const failure: unknown = await client
-      .mutation(anyApi["notes"]!["fail"]!, { text: "x", kind: "convex" })
+      .mutation(mutationOf("notes:fail"), { text: "x", kind: "convex" })
       .catch((error: unknown) => error);
     expect(failure).toBeInstanceOf(ConvexError);
-    expect((failure as ConvexError<object>).data).toEqual({ code: "refused", text: "x" });
-    await expect(client.mutation(anyApi["notes"]!["hidden"]!, {})).rejects.toThrow(
+    expect((failure as ConvexError<Value>).data).toEqual({ code: "refused", text: "x" });
+    await expect(client.mutation(mutationOf("notes:hidden"), {})).rejects.toThrow(
       "Could not find public function",
     );
   });
@@ -86,11 +92,11 @@ describe("the HTTP client", () => {
     const client = new ConvexHttpClient(host.cloudUrl);
     const consistent = () =>
       // eslint-disable-next-line @typescript-eslint/no-deprecated -- it is part of the protocol
-      client.consistentQuery(anyApi["notes"]!["list"]!, {}) as Promise<string[]>;
+      client.consistentQuery(queryOf("notes:list"), {}) as Promise<string[]>;
     const before = await consistent();
-    await client.mutation(anyApi["notes"]!["add"]!, { text: "too late for it" });
+    await client.mutation(mutationOf("notes:add"), { text: "too late for it" });
     expect(await consistent()).toEqual(before);
-    expect(await client.query(anyApi["notes"]!["list"]!, {})).toContain("too late for it");
+    expect(await client.query(queryOf("notes:list"), {})).toContain("too late for it");
   });
 });
 

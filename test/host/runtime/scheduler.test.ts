@@ -17,9 +17,10 @@ interface Job {
   readonly completedTime?: number;
 }
 
+const text = (id: unknown) => id as string;
 const notes = async () => (await host.run("notes:list")) as string[];
 const job = async (id: unknown) =>
-  (await host.run("jobs:state", { id: String(id) })) as unknown as Job;
+  (await host.run("jobs:state", { id: text(id) })) as unknown as Job;
 const settled = (id: unknown, kind: string) =>
   until(
     () => job(id),
@@ -58,7 +59,7 @@ describe("a scheduled mutation", () => {
 
   test("that is canceled while it waits never runs", async () => {
     const id = await host.run("jobs:scheduleRun", { tag: "never", delayMs: 300 });
-    await host.run("jobs:cancel", { id: String(id) });
+    await host.run("jobs:cancel", { id: text(id) });
     const marker = await host.run("jobs:scheduleRun", { tag: "marker", delayMs: 400 });
     await settled(marker, "success");
     expect((await job(id)).state.kind).toBe("canceled");
@@ -94,7 +95,7 @@ describe("a scheduled action", () => {
       then: "stillborn",
     });
     await settled(id, "inProgress");
-    await host.run("jobs:cancel", { id: String(id) });
+    await host.run("jobs:cancel", { id: text(id) });
     await until(notes, (texts) => texts.includes("stopped finished"));
     const marker = await host.run("jobs:scheduleRun", { tag: "second marker", delayMs: 50 });
     await settled(marker, "success");
@@ -120,7 +121,7 @@ test("a conflict is tried again until it is gone, whatever stands in the way", a
   );
   expect(conflicts).toBeGreaterThan(12);
   expect((await shaky.run("notes:list")) as string[]).toEqual(["persistent"]);
-  expect(await shaky.run("jobs:state", { id: String(id) })).toMatchObject({
+  expect(await shaky.run("jobs:state", { id: text(id) })).toMatchObject({
     state: { kind: "success" },
   });
   await shaky.close();

@@ -86,10 +86,15 @@ async function compileServe(): Promise<string> {
   return compiled;
 }
 
-/** Starts the fixture's command line with arguments, in a project of its own. */
-export async function spawnServe(args: readonly string[], projectDir = path.dirname(FIXTURE)) {
+/** Starts the fixture's command line with arguments, on the fixture or on another project. */
+export async function spawnServe(
+  args: readonly string[],
+  projectDir = path.dirname(FIXTURE),
+  environment: Readonly<Record<string, string>> = {},
+) {
   const child = spawn(process.execPath, [await compileServe(), projectDir, ...args], {
     stdio: ["ignore", "pipe", "pipe"],
+    env: environment,
   });
   let said = "";
   child.stdout.on("data", (text: Buffer) => (said += text.toString()));
@@ -106,17 +111,14 @@ export async function spawnServe(args: readonly string[], projectDir = path.dirn
 export async function spawnHost(
   dataDir: string,
   args: readonly string[] = [],
+  projectDir?: string,
+  environment?: Readonly<Record<string, string>>,
 ): Promise<HostProcess> {
-  const { child, said, exit } = await spawnServe([
-    "start",
-    "--port",
-    "0",
-    "--site-port",
-    "0",
-    "--data-dir",
-    dataDir,
-    ...args,
-  ]);
+  const { child, said, exit } = await spawnServe(
+    ["start", "--port", "0", "--site-port", "0", "--data-dir", dataDir, ...args],
+    projectDir,
+    environment,
+  );
   const pid = child.pid ?? 0;
   const found = await until(
     () => readDeployment(dataDir),
@@ -124,13 +126,13 @@ export async function spawnHost(
     30_000,
   );
   if (found?.pid !== pid) throw new Error(`The host did not start: ${said()}`);
-  const call = async (
-    name: string,
-    functionArgs: Record<string, unknown> = {},
-  ): Promise<unknown> => {
+  const run = async (name: string, functionArgs: Record<string, unknown> = {}) => {
     const response = await fetch(`${found.cloudUrl}/api/function`, {
       method: "POST",
-      headers: { "content-type": "application/json", authorization: `Convex ${found.adminKey}` },
+      headers: {
+        "content-type": "application/json",
+        authorization: `Convex ${found.adminKey}`,
+      },
       body: JSON.stringify({ path: name, args: functionArgs, format: "json" }),
     });
     const body = (await response.json()) as {
@@ -145,5 +147,5 @@ export async function spawnHost(
     child.kill(signal);
     return exit;
   };
-  return { pid, deployment: found, said, exit, kill, run: call };
+  return { pid, deployment: found, said, exit, kill, run };
 }
