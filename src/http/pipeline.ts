@@ -1,0 +1,138 @@
+/**
+ * What every request goes through, in one order: method, origin, media type, declared length,
+ * body bytes, signature over those bytes, JSON, contract, identity, handler. All but the handler is
+ * decided here without a call to any function, so a refused request costs nothing but itself.
+ */
+import type * as z from "zod";
+import type { Env } from "../config/env";
+import { readKnob } from "../config/read";
+import { AppError } from "../errors/appError";
+import { parseJson, readBytes, requireDeclaredLength, requireJson } from "./bodies";
+import { type Client, clientOf } from "./clientAddress";
+import { requireOrigin } from "./cors";
+import { type RouteId, type RouteRow, type ROUTES, type Scheme } from "./routes";
+import { parseContract, queryObject } from "./validate";
+
+export interface Identity {
+  readonly subject: string;
+  readonly tokenIdentifier: string;
+}
+
+/** What the pipeline needs of an HTTP action's context. */
+export interface PipelineCtx {
+  readonly auth: { getUserIdentity(): Promise<Identity | null> };
+  readonly meta: { getRequestMetadata(): Promise<{ readonly ip: string | null }> };
+}
+
+type Row<Id extends RouteId> = (typeof ROUTES)[Id];
+type OutputOf<Contract> = Contract extends z.ZodType ? z.output<Contract> : null;
+
+/** What a handler is given: a request that passed everything its row demands. */
+export interface CallOf<Id extends RouteId> {
+  readonly request: Request;
+  readonly url: URL;
+  /** The body as sent; empty where the route takes none. */
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  readonly body: OutputOf<Row<Id>["body"]>;
+  readonly query: OutputOf<Row<Id>["query"]>;
+  readonly identity: Row<Id>["auth"]["kind"] extends "user" ? Identity : null;
+  readonly requestId: string;
+  /** To send on to whatever is called on the caller's behalf. */
+  readonly traceparent: string;
+  readonly client: Client;
+  readonly nowMs: number;
+}
+
+/** What a verifier sees: nothing is parsed before it agrees. */
+export interface Signed {
+  readonly headers: Headers;
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  readonly url: URL;
+  readonly nowMs: number;
+}
+
+/** Each throws an `AppError` to refuse. */
+export type Verifiers<Ctx> = Readonly<Record<Scheme, (ctx: Ctx, signed: Signed) => Promise<void>>>;
+
+/** A request on its way, with what the edge has settled about it. */
+export interface Incoming<Ctx> {
+  readonly ctx: Ctx;
+  readonly request: Request;
+  readonly url: URL;
+  readonly env: Env;
+  readonly requestId: string;
+  readonly traceparent: string;
+  readonly nowMs: number;
+}
+
+/**
+ * Takes a request through the guards of its row. Throws the first refusal as an `AppError`; what a
+ * route's type says of body, query and identity holds for what is returned.
+ */
+export async function passGuards<Ctx extends PipelineCtx, Id extends RouteId>(
+  row: RouteRow,
+  incoming: Incoming<Ctx>,
+  verifiers: Verifiers<Ctx>,
+): Promise<CallOf<Id>> {
+  const { ctx, request, url, env, requestId, traceparent, nowMs } = incoming;
+  const { headers } = request;
+  if (row.cors === "allowlist") checkOrigin(headers, env);
+  const bytes = await receive(row, request);
+  if (row.auth.kind === "signature")
+    await verifiers[row.auth.scheme](ctx, { headers, bytes, url, nowMs });
+  const json = row.body === null ? null : parseJson(bytes);
+  const body = row.body === null ? null : parseContract(row.body, json);
+  const query = row.query === null ? null : parseContract(row.query, queryObject(url.searchParams));
+  const identity = row.auth.kind === "user" ? await identify(ctx) : null;
+  const client = clientOf({ ip: await ipOf(ctx), headers }, env);
+  const call = {
+    request,
+    url,
+    bytes,
+    body,
+    query,
+    identity,
+    requestId,
+    traceparent,
+    client,
+    nowMs,
+  };
+  // The row is the id's: its contracts made body and query, its auth made the identity.
+  return call as CallOf<Id>;
+}
+
+function checkOrigin(headers: Headers, env: Env): void {
+  const origin = headers.get("origin");
+  if (origin !== null) requireOrigin(origin, readKnob(env, "ALLOWED_ORIGINS"));
+}
+
+async function receive(row: RouteRow, request: Request): Promise<Uint8Array<ArrayBuffer>> {
+  if (row.body === null) return new Uint8Array();
+  requireJson(request.headers);
+  requireDeclaredLength(request.headers, row.bodyBytesMax);
+  return await readBytes(request.body, row.bodyBytesMax);
+}
+
+async function identify(ctx: PipelineCtx): Promise<Identity> {
+  const identity = await identityOf(ctx);
+  if (identity === null) throw new AppError("unauthorized");
+  return identity;
+}
+
+/** A token that the platform cannot parse makes the read throw; to us it is no token. */
+async function identityOf(ctx: PipelineCtx): Promise<Identity | null> {
+  try {
+    return await ctx.auth.getUserIdentity();
+  } catch {
+    return null;
+  }
+}
+
+/** A platform without request metadata has no address to tell. */
+async function ipOf(ctx: PipelineCtx): Promise<string | null> {
+  try {
+    return (await ctx.meta.getRequestMetadata()).ip;
+  } catch {
+    return null;
+  }
+}
