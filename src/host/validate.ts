@@ -263,9 +263,7 @@ function show(value: Json): string {
     case "undefined":
       return "undefined";
     case "object":
-      return `{${Object.entries(tagged.fields)
-        .map(([name, inner]) => `${name}: ${show(inner)}`)
-        .join(", ")}}`;
+      return showFields(tagged.fields, show);
   }
 }
 
@@ -291,9 +289,7 @@ function showValidator(validator: Validator): string {
     case "record":
       return `v.record(${showValidator(validator.keys)}, ${showField(validator.values)})`;
     case "object":
-      return `v.object({${Object.entries(validator.value)
-        .map(([name, field]) => `${name}: ${showField(field)}`)
-        .join(", ")}})`;
+      return `v.object(${showFields(validator.value, showField)})`;
     case "union":
       return `v.union(${validator.value.map(showValidator).join(", ")})`;
     case "null":
@@ -308,4 +304,10 @@ function showValidator(validator: Validator): string {
 
 function showField({ fieldType, optional }: FieldType): string {
   return optional ? `v.optional(${showValidator(fieldType)})` : showValidator(fieldType);
+}
+
+// The platform keeps the fields of values and of validators in order.
+function showFields<T>(fields: Readonly<Record<string, T>>, showOne: (value: T) => string): string {
+  const names = Object.keys(fields).sort();
+  return `{${names.map((name) => `${name}: ${showOne(fields[name] as T)}`).join(", ")}}`;
 }
