@@ -2,7 +2,7 @@ import type { AuthConfig } from "convex/server";
 
 // One identity provider by its issuer and key set: Clerk, Auth0 and the development issuer alike.
 // Convex asks for the three variables at deployment; see the README's list for a first deployment.
-/* eslint-disable no-restricted-properties -- Convex evaluates this file by itself, at deployment */
+/* eslint-disable no-restricted-properties, @convex-dev/no-process-env -- Convex evaluates this file by itself, at deployment */
 export default {
   providers: [
     {

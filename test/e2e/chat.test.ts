@@ -1,5 +1,5 @@
 import { ConvexHttpClient } from "convex/browser";
-import { anyApi } from "convex/server";
+import { makeFunctionReference } from "convex/server";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { type Backend, startBackend, until } from "./backend";
 import { chat, parseFrames, postChat, resume, startOf, terminals, textOf } from "./sse";
@@ -12,6 +12,10 @@ interface Message {
   readonly ending: string | null;
   readonly errorCode: string | null;
 }
+
+const query = (name: string) => makeFunctionReference<"query">(name);
+const mutation = (name: string) => makeFunctionReference<"mutation">(name);
+const action = (name: string) => makeFunctionReference<"action">(name);
 
 let backend: Backend;
 beforeAll(async () => {
@@ -39,7 +43,7 @@ async function client(user = "alice"): Promise<ConvexHttpClient> {
 
 async function answerOf(threadId: string, messageId: string): Promise<Message | undefined> {
   const convex = await client();
-  const messages = (await convex.query(anyApi["messages"]!["list"]!, { threadId })) as Message[];
+  const messages = (await convex.query(query("messages:list"), { threadId })) as Message[];
   return messages.find(({ _id }) => _id === messageId);
 }
 
@@ -67,9 +71,9 @@ describe("a turn with a tool", () => {
 
   test("the action runs the same turn", async () => {
     const convex = await client();
-    const threadId = (await convex.mutation(anyApi["threads"]!["create"]!, {})) as string;
-    await convex.mutation(anyApi["messages"]!["send"]!, { threadId, content: "Hello there" });
-    const answer = (await convex.action(anyApi["chat"]!["streamAnswer"]!, {
+    const threadId = (await convex.mutation(mutation("threads:create"), {})) as string;
+    await convex.mutation(mutation("messages:send"), { threadId, content: "Hello there" });
+    const answer = (await convex.action(action("chat:streamAnswer"), {
       threadId,
       webSearch: true,
     })) as { streamId: string; messageId: string; status: string };
