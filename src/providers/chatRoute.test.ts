@@ -112,15 +112,24 @@ describe("openChatRoute", () => {
 
   test.each([
     ["CHAT_PROVIDER_PRIMARY_TIMEOUT_MS", "2000", [HANG], 2_000],
+    ["CHAT_PROVIDER_PRIMARY_TIMEOUT_MS", "120000", [HANG], 120_000],
     ["CHAT_STREAM_IDLE_TIMEOUT_MS", "6000", [...ANSWER.slice(0, 1), HANG], 6_000],
     ["CHAT_STREAM_TOTAL_TIMEOUT_MS", "20000", [...ANSWER.slice(0, 1), HANG], 20_000],
   ])("%s bounds it", async (knob, value, steps, waitedMs) => {
     const idle = { CHAT_STREAM_IDLE_TIMEOUT_MS: "30000" };
     const { io } = await listen(
       async (_, __, virtual) => new Response(scriptedBody(steps, virtual).stream),
-      { env: { ...ENV, ...idle, [knob]: value }, budget: false },
+      { env: { ...ENV, ...idle, CHAT_PROVIDER_PRIMARY_RETRIES: "0", [knob]: value } },
     );
     expect(io.slept).toEqual([waitedMs]);
+  });
+
+  test("an attempt that hears nothing leaves time for the next", async () => {
+    const { io, text } = await listen(async (call, init, virtual) =>
+      call === 1 ? await new Promise(() => undefined) : await streaming(call, init, virtual),
+    );
+    expect(text).toBe("hi");
+    expect(io.slept).toEqual([20_000, 125]);
   });
 
   test("the caller's own limit on the whole applies too", async () => {

@@ -47,7 +47,10 @@ export async function* openChatRoute(
     io.now() + Math.min(readSetting(env, row.stream.totalMs), request.totalTimeoutMs ?? Infinity);
   const deadlineAtMs = io.now() + readSetting(env, row.deadlineMs);
   for (let attempt = 1; ; attempt++) {
-    const firstByteTimeoutMs = Math.min(row.attemptMs, deadlineAtMs - io.now());
+    const remainingMs = deadlineAtMs - io.now();
+    // The last attempt there is may take all the time there is.
+    const isLast = attempt > readSetting(env, row.retry.retries);
+    const firstByteTimeoutMs = isLast ? remainingMs : Math.min(row.attemptMs, remainingMs);
     const totalTimeoutMs = totalAtMs - io.now();
     const limits = {
       signal: request.signal,
