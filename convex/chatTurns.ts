@@ -4,6 +4,7 @@ import { internal } from "./_generated/api";
 import { internalMutation, internalQuery } from "./_generated/server";
 import { findMessage, requireStream, requireThread } from "./model/access";
 import * as Admission from "./model/admission";
+import { newBatch } from "./model/batch";
 import * as Budgets from "./model/budgets";
 import { outcomeKind } from "./model/permit";
 import * as Refusals from "./model/refusals";
@@ -137,6 +138,8 @@ export const read = internalQuery({
   }),
   handler: async (ctx, { userId, streamId, afterId }) => {
     const session = await requireStream(ctx, userId, streamId);
+    // Checked at read: how late the cleanup comes must not show.
+    if (!Streams.isReadable(session, Date.now())) throw new AppError("not_found");
     const frames = await Streams.framesAfter(ctx, session._id, afterId);
     const lastId = frames.at(-1)?.id ?? afterId;
     const ended = session.status !== "streaming" && lastId >= session.nextFrameId - 1;
@@ -150,10 +153,10 @@ export const cleanupExpired = internalMutation({
   returns: v.object({ deleted: v.number() }),
   handler: async (ctx) => {
     const nowMs = Date.now();
-    const streams = await Streams.deleteExpired(ctx, nowMs);
-    const budgets = await Budgets.deletePast(ctx, nowMs);
-    if (streams >= Streams.DELETED_PER_BATCH || budgets >= Budgets.DELETED_PER_BATCH)
-      await ctx.scheduler.runAfter(0, internal.chatTurns.cleanupExpired, {});
+    const batch = newBatch();
+    const streams = await Streams.deleteExpired(ctx, nowMs, batch);
+    const budgets = await Budgets.deletePast(ctx, nowMs, batch);
+    if (batch.full) await ctx.scheduler.runAfter(0, internal.chatTurns.cleanupExpired, {});
     return { deleted: streams + budgets };
   },
 });

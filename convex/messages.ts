@@ -7,8 +7,8 @@ import * as Streams from "./model/streams";
 import * as Threads from "./model/threads";
 
 /**
- * A thread's newest messages, oldest first, at most `limit` (to 200). One that is streaming shows
- * what has been stored of it.
+ * A thread's newest messages, oldest first, at most `limit` (to 200) and 4 MiB. One that is
+ * streaming shows what has been stored of it.
  */
 export const list = query({
   args: { threadId: v.string(), limit: v.optional(v.number()) },
@@ -19,7 +19,7 @@ export const list = query({
     const views = messages.reverse().map(Messages.view);
     const streaming = views.find(({ status }) => status === "streaming");
     if (streaming !== undefined && thread.activeStreamId !== undefined)
-      streaming.content = await Streams.storedText(ctx, thread.activeStreamId);
+      streaming.content = (await Streams.storedAnswer(ctx, thread.activeStreamId)).text;
     return views;
   },
 });

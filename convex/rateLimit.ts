@@ -2,8 +2,8 @@ import { v } from "convex/values";
 import { DAY } from "../src/core/time";
 import { internal } from "./_generated/api";
 import { internalMutation } from "./_generated/server";
+import { newBatch, takeBatch } from "./model/batch";
 
-const DELETED_PER_BATCH = 200;
 const EVENTS_KEPT_MS = 7 * DAY;
 
 /**
@@ -15,18 +15,20 @@ export const cleanupExpired = internalMutation({
   returns: v.object({ deletedLimits: v.number(), deletedEvents: v.number() }),
   handler: async (ctx) => {
     const nowMs = Date.now();
-    const limits = await ctx.db
-      .query("limits")
-      .withIndex("by_time", (q) => q.lt("t", nowMs))
-      .take(DELETED_PER_BATCH);
+    const batch = newBatch();
+    const limits = await takeBatch(
+      ctx.db.query("limits").withIndex("by_time", (q) => q.lt("t", nowMs)),
+      batch,
+    );
     for (const { _id } of limits) await ctx.db.delete("limits", _id);
-    const events = await ctx.db
-      .query("rateLimitEvents")
-      .withIndex("by_row", (q) => q.lt("minuteMs", nowMs - EVENTS_KEPT_MS))
-      .take(DELETED_PER_BATCH);
+    const events = await takeBatch(
+      ctx.db
+        .query("rateLimitEvents")
+        .withIndex("by_row", (q) => q.lt("minuteMs", nowMs - EVENTS_KEPT_MS)),
+      batch,
+    );
     for (const { _id } of events) await ctx.db.delete("rateLimitEvents", _id);
-    if (limits.length === DELETED_PER_BATCH || events.length === DELETED_PER_BATCH)
-      await ctx.scheduler.runAfter(0, internal.rateLimit.cleanupExpired, {});
+    if (batch.full) await ctx.scheduler.runAfter(0, internal.rateLimit.cleanupExpired, {});
     return { deletedLimits: limits.length, deletedEvents: events.length };
   },
 });

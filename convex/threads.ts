@@ -15,8 +15,8 @@ export const create = mutation({
       userId,
       lastMessageAt: Date.now(),
       isPinned: false,
-      ...(title === undefined ? {} : { title: Threads.checkTitle(title) }),
-      ...(modelId === undefined ? {} : { modelId: Threads.checkTitle(modelId) }),
+      ...(title === undefined ? {} : { title: Threads.checkName("title", title) }),
+      ...(modelId === undefined ? {} : { modelId: Threads.checkName("modelId", modelId) }),
     });
   },
 });
@@ -45,7 +45,7 @@ export const rename = mutation({
   returns: v.null(),
   handler: async (ctx, { threadId, title }) => {
     const thread = await requireThread(ctx, await requireUserId(ctx), threadId);
-    await ctx.db.patch("threads", thread._id, { title: Threads.checkTitle(title) });
+    await ctx.db.patch("threads", thread._id, { title: Threads.checkName("title", title) });
     return null;
   },
 });

@@ -2,11 +2,11 @@ import { v } from "convex/values";
 import { DAY, SECOND } from "../src/core/time";
 import { internal } from "./_generated/api";
 import { internalMutation, internalQuery } from "./_generated/server";
+import { newBatch, takeBatch } from "./model/batch";
 import * as ToolResults from "./model/toolResults";
 
 const TTL_MIN_MS = 5 * SECOND;
 const TTL_MAX_MS = DAY;
-const DELETED_PER_BATCH = 200;
 const CLEARED_DEFAULT = 10_000;
 
 /** A cached value, or null where there is none or it has expired. */
@@ -27,7 +27,8 @@ export const set = internalMutation({
   returns: v.union(v.object({ key: v.string(), expiresAt: v.number() }), v.null()),
   handler: async (ctx, entry) => {
     const nowMs = Date.now();
-    const ttlMs = Math.min(TTL_MAX_MS, Math.max(TTL_MIN_MS, entry.ttlMs));
+    // What is no number lives shortest: an expiry that never comes would never be cleaned up.
+    const ttlMs = Math.min(TTL_MAX_MS, Math.max(TTL_MIN_MS, entry.ttlMs || 0));
     const stored = await ToolResults.store(ctx, { ...entry, ttlMs }, nowMs);
     return stored ? { key: ToolResults.canonicalKey(entry.key), expiresAt: nowMs + ttlMs } : null;
   },
@@ -38,34 +39,40 @@ export const cleanupExpired = internalMutation({
   args: {},
   returns: v.object({ deleted: v.number() }),
   handler: async (ctx) => {
-    const expired = await ctx.db
-      .query("toolResultCache")
-      .withIndex("by_expires_at", (q) => q.lte("expiresAt", Date.now()))
-      .take(DELETED_PER_BATCH);
+    const batch = newBatch();
+    const nowMs = Date.now();
+    const expired = await takeBatch(
+      ctx.db.query("toolResultCache").withIndex("by_expires_at", (q) => q.lte("expiresAt", nowMs)),
+      batch,
+    );
     for (const { _id } of expired) await ctx.db.delete("toolResultCache", _id);
-    if (expired.length === DELETED_PER_BATCH)
-      await ctx.scheduler.runAfter(0, internal.toolCache.cleanupExpired, {});
+    if (batch.full) await ctx.scheduler.runAfter(0, internal.toolCache.cleanupExpired, {});
     return { deleted: expired.length };
   },
 });
 
-/** Deletes a namespace's entries, at most `maxDeletes` in all, in bounded batches. */
+/**
+ * Deletes a namespace's entries, at most `maxDeletes` in all: one batch now, and others by itself.
+ * `hasMore` says whether the namespace held more than this batch.
+ */
 export const clearNamespace = internalMutation({
   args: { namespace: v.string(), maxDeletes: v.optional(v.number()) },
   returns: v.object({ deleted: v.number(), hasMore: v.boolean() }),
   handler: async (ctx, { namespace, maxDeletes = CLEARED_DEFAULT }) => {
-    const entries = await ctx.db
-      .query("toolResultCache")
-      .withIndex("by_namespace_key", (q) => q.eq("namespace", namespace))
-      .take(Math.min(DELETED_PER_BATCH, Math.max(0, Math.floor(maxDeletes))));
+    const batch = newBatch(Math.floor(maxDeletes));
+    const entries = await takeBatch(
+      ctx.db
+        .query("toolResultCache")
+        .withIndex("by_namespace_key", (q) => q.eq("namespace", namespace)),
+      batch,
+    );
     for (const { _id } of entries) await ctx.db.delete("toolResultCache", _id);
-    const left = maxDeletes - entries.length;
-    const hasMore = entries.length === DELETED_PER_BATCH;
-    if (hasMore && left > 0)
+    const left = Math.floor(maxDeletes) - entries.length;
+    if (batch.full && left > 0)
       await ctx.scheduler.runAfter(0, internal.toolCache.clearNamespace, {
         namespace,
         maxDeletes: left,
       });
-    return { deleted: entries.length, hasMore };
+    return { deleted: entries.length, hasMore: batch.full };
   },
 });

@@ -1,6 +1,7 @@
 import type { Doc } from "../_generated/dataModel";
 import type { MutationCtx, QueryCtx } from "../_generated/server";
 import { DAY } from "../../src/core/time";
+import { type Batch, takeBatch } from "./batch";
 
 /** The UTC day of a moment, as `2026-01-31`. */
 export const dayOf = (nowMs: number): string => new Date(nowMs).toISOString().slice(0, 10);
@@ -31,14 +32,12 @@ export async function add(
   else await ctx.db.patch("tokenBudgets", row._id, { tokens: Math.max(0, row.tokens + tokens) });
 }
 
-export const DELETED_PER_BATCH = 200;
-
 /** Deletes budgets of days before yesterday: a turn that began before midnight may still settle. */
-export async function deletePast(ctx: MutationCtx, nowMs: number): Promise<number> {
-  const past = await ctx.db
-    .query("tokenBudgets")
-    .withIndex("by_day", (q) => q.lt("day", dayOf(nowMs - DAY)))
-    .take(DELETED_PER_BATCH);
+export async function deletePast(ctx: MutationCtx, nowMs: number, batch: Batch): Promise<number> {
+  const past = await takeBatch(
+    ctx.db.query("tokenBudgets").withIndex("by_day", (q) => q.lt("day", dayOf(nowMs - DAY))),
+    batch,
+  );
   for (const { _id } of past) await ctx.db.delete("tokenBudgets", _id);
   return past.length;
 }

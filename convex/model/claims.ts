@@ -36,10 +36,16 @@ export async function put(ctx: MutationCtx, claim: NewClaim, nowMs: number): Pro
   else await ctx.db.replace("idempotencyKeys", expired._id, fields);
 }
 
-/** Gives a key back, so that the same request may be tried again. */
-export async function release(ctx: MutationCtx, key: ClaimKey): Promise<void> {
-  const row = await load(ctx, key);
-  if (row !== null) await ctx.db.delete("idempotencyKeys", row._id);
+/**
+ * Gives a key back, so that the same request may be tried again. Only the claim that led to
+ * `reference`: once expired, the key may have been claimed by another request.
+ */
+export async function release(
+  ctx: MutationCtx,
+  claim: ClaimKey & { readonly reference: string },
+): Promise<void> {
+  const row = await load(ctx, claim);
+  if (row?.reference === claim.reference) await ctx.db.delete("idempotencyKeys", row._id);
 }
 
 async function load(ctx: QueryCtx, { scope, key }: ClaimKey): Promise<Claim | null> {

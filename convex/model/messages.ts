@@ -1,7 +1,9 @@
 import { type Infer, v } from "convex/values";
+import { utf8Bytes } from "../../src/core/bytes";
 import { AppError } from "../../src/errors/appError";
 import type { Doc, Id } from "../_generated/dataModel";
 import type { MutationCtx, QueryCtx } from "../_generated/server";
+import { newBatch, takeBatch } from "./batch";
 import { messageStatus, storedToolCall, usage } from "./chatTables";
 
 /** Longest message a user may send, in UTF-16 units as a browser counts them. */
@@ -71,17 +73,19 @@ export function checkClientId(clientMessageId: string): string {
   });
 }
 
-/** A thread's messages, newest first, at most `limit`. */
+/** A thread's messages, newest first, at most `limit` and no more than one batch holds. */
 export async function newestFirst(
   ctx: QueryCtx,
   threadId: Id<"threads">,
   limit: number,
 ): Promise<Doc<"messages">[]> {
-  return await ctx.db
-    .query("messages")
-    .withIndex("by_thread", (q) => q.eq("threadId", threadId))
-    .order("desc")
-    .take(Math.min(MESSAGES_PER_CALL, Math.max(1, Math.floor(limit) || 1)));
+  return await takeBatch(
+    ctx.db
+      .query("messages")
+      .withIndex("by_thread", (q) => q.eq("threadId", threadId))
+      .order("desc"),
+    newBatch(Math.min(MESSAGES_PER_CALL, Math.max(1, Math.floor(limit) || 1))),
+  );
 }
 
 /** Deletes what was said after a message, newest first, a bounded number at once. */
@@ -90,23 +94,21 @@ export async function deleteFrom(
   message: Doc<"messages">,
   inclusive: boolean,
 ): Promise<{ readonly deleted: number; readonly hasMore: boolean }> {
-  const later = await ctx.db
-    .query("messages")
-    .withIndex("by_thread", (q) => {
-      const thread = q.eq("threadId", message.threadId);
-      return inclusive
-        ? thread.gte("_creationTime", message._creationTime)
-        : thread.gt("_creationTime", message._creationTime);
-    })
-    .order("desc")
-    .take(MESSAGES_PER_CALL);
+  const batch = newBatch(MESSAGES_PER_CALL);
+  const later = await takeBatch(
+    ctx.db
+      .query("messages")
+      .withIndex("by_thread", (q) => {
+        const thread = q.eq("threadId", message.threadId);
+        return inclusive
+          ? thread.gte("_creationTime", message._creationTime)
+          : thread.gt("_creationTime", message._creationTime);
+      })
+      .order("desc"),
+    batch,
+  );
   for (const { _id } of later) await ctx.db.delete("messages", _id);
-  return { deleted: later.length, hasMore: later.length === MESSAGES_PER_CALL };
-}
-
-interface HistoryBounds {
-  readonly messagesMax: number;
-  readonly bytesMax: number;
+  return { deleted: later.length, hasMore: batch.full };
 }
 
 export interface HistoryMessage {
@@ -116,26 +118,41 @@ export interface HistoryMessage {
   readonly toolCallId?: string;
 }
 
+interface HistoryRequest {
+  readonly messagesMax: number;
+  readonly bytesMax: number;
+  /** A message that is about to be stored: it ends the history, within the same bounds. */
+  readonly next?: HistoryMessage;
+  /** A stored message that ends the history: what was said after it is left out. */
+  readonly last?: Doc<"messages">;
+}
+
 /**
  * The newest messages of a thread, oldest first, within both bounds. The newest one always goes
- * along. Answers that are still streaming or broke off empty say nothing to a model.
+ * along. Answers that are still streaming or broke off empty say nothing to a model. Reads no more
+ * than it returns, but for those.
  */
 export async function history(
   ctx: QueryCtx,
   threadId: Id<"threads">,
-  { messagesMax, bytesMax }: HistoryBounds,
+  { bytesMax, last, messagesMax, next }: HistoryRequest,
 ): Promise<HistoryMessage[]> {
-  const newest = await ctx.db
+  const kept = next === undefined ? [] : [next];
+  let bytes = next === undefined ? 0 : utf8Bytes(next.content);
+  const newestFirst = ctx.db
     .query("messages")
-    .withIndex("by_thread", (q) => q.eq("threadId", threadId))
-    .order("desc")
-    .take(messagesMax);
-  const kept: HistoryMessage[] = [];
-  let bytes = 0;
-  for (const message of newest) {
+    .withIndex("by_thread", (q) => {
+      const thread = q.eq("threadId", threadId);
+      return last === undefined ? thread : thread.lte("_creationTime", last._creationTime);
+    })
+    .order("desc");
+  let looked = kept.length;
+  for await (const message of newestFirst) {
+    looked += 1;
+    if (looked > messagesMax) break;
     if (message.role === "assistant" && message.content === "" && !message.toolCalls?.length)
       continue;
-    bytes += message.content.length;
+    bytes += utf8Bytes(message.content);
     if (bytes > bytesMax && kept.length > 0) break;
     kept.push(asHistory(message));
   }
@@ -151,16 +168,33 @@ function asHistory(message: Doc<"messages">): HistoryMessage {
   };
 }
 
-/** The newest message of a thread, or null. */
-export async function newest(
+/** The user's message that a thread ends with, or null: what only tools said after it is no answer. */
+export async function unanswered(
   ctx: QueryCtx,
   threadId: Id<"threads">,
 ): Promise<Doc<"messages"> | null> {
-  return await ctx.db
+  const newestFirst = ctx.db
     .query("messages")
     .withIndex("by_thread", (q) => q.eq("threadId", threadId))
-    .order("desc")
-    .first();
+    .order("desc");
+  // Results of tools are stored when their answer ends, so they may follow a message sent meanwhile.
+  for await (const message of newestFirst)
+    if (message.role !== "tool") return message.role === "user" ? message : null;
+  return null;
+}
+
+/** The message a client sent before under its own id, or null. */
+export async function findByClientId(
+  ctx: QueryCtx,
+  threadId: Id<"threads">,
+  clientMessageId: string,
+): Promise<Doc<"messages"> | null> {
+  return await ctx.db
+    .query("messages")
+    .withIndex("by_thread_client_id", (q) =>
+      q.eq("threadId", threadId).eq("clientMessageId", clientMessageId),
+    )
+    .unique();
 }
 
 /** A user's message, once: the same client id in the same thread finds the first one. */
@@ -170,14 +204,7 @@ export async function insertUserMessage(
   message: { readonly content: string; readonly clientMessageId?: string },
 ): Promise<Id<"messages">> {
   const { clientMessageId } = message;
-  if (clientMessageId !== undefined) {
-    const sent = await ctx.db
-      .query("messages")
-      .withIndex("by_thread_client_id", (q) =>
-        q.eq("threadId", threadId).eq("clientMessageId", clientMessageId),
-      )
-      .unique();
-    if (sent !== null) return sent._id;
-  }
-  return await ctx.db.insert("messages", { threadId, role: "user", ...message });
+  const sent =
+    clientMessageId === undefined ? null : await findByClientId(ctx, threadId, clientMessageId);
+  return sent?._id ?? (await ctx.db.insert("messages", { threadId, role: "user", ...message }));
 }

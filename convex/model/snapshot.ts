@@ -7,13 +7,13 @@ import { cachePolicy, queuePolicy } from "../../src/tools/policy";
 import { TOOL_IDS, toolRow, type ToolId } from "../../src/tools/table";
 import type { Doc } from "../_generated/dataModel";
 import type { QueryCtx } from "../_generated/server";
+import { newBatch, takeBatch } from "./batch";
 import { providerPolicy } from "./providerPolicy";
 
 /** Rows each section reads at most; a section that had more says so in `truncated`. */
 const EVENT_ROWS_MAX = 1_000;
 const SLOT_ROWS_MAX = 500;
 const CLAIM_ROWS_MAX = 500;
-const CACHE_ROWS_MAX = 100;
 const JOB_ROWS_MAX = 200;
 
 /** What every section is told. */
@@ -95,7 +95,7 @@ export async function rateLimitPressure(
 ): Promise<Record<string, unknown>> {
   const rows = await ctx.db
     .query("rateLimitEvents")
-    .withIndex("by_row", (q) => q.gte("minuteMs", nowMs - minutes * MINUTE))
+    .withIndex("by_row", (q) => q.gte("minuteMs", Math.floor(nowMs / MINUTE - minutes) * MINUTE))
     .take(EVENT_ROWS_MAX);
   if (rows.length === EVENT_ROWS_MAX) truncated.add("rateLimitPressure");
   const byBucketOutcome: Record<string, number> = {};
@@ -175,11 +175,15 @@ export async function toolCache(
   for (const tool of QUEUED_TOOLS) {
     const namespace = cachePolicy(env, tool)?.namespace;
     if (namespace === undefined) continue;
-    const rows = await ctx.db
-      .query("toolResultCache")
-      .withIndex("by_namespace_key", (q) => q.eq("namespace", namespace))
-      .take(CACHE_ROWS_MAX);
-    if (rows.length === CACHE_ROWS_MAX) truncated.add("toolCache");
+    // Entries are up to 64 KiB, so bytes bound this before rows do.
+    const batch = newBatch();
+    const rows = await takeBatch(
+      ctx.db
+        .query("toolResultCache")
+        .withIndex("by_namespace_key", (q) => q.eq("namespace", namespace)),
+      batch,
+    );
+    if (batch.full) truncated.add("toolCache");
     byNamespace[namespace] = rows.filter(({ expiresAt }) => expiresAt > nowMs).length;
   }
   const sampledActiveEntries = Object.values(byNamespace).reduce((sum, n) => sum + n, 0);

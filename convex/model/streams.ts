@@ -1,20 +1,20 @@
+import { KIB, utf8Bytes } from "../../src/core/bytes";
 import { MINUTE, SECOND } from "../../src/core/time";
 import type { Doc, Id } from "../_generated/dataModel";
 import type { MutationCtx, QueryCtx } from "../_generated/server";
+import { type Batch, takeBatch } from "./batch";
 
 /** A worker that has not been heard of for this long is dead, and its stream is ended for it. */
 export const WORKER_LEASE_MS = 30 * SECOND;
 /** How long the frames of an ended stream can still be read. */
 export const FRAMES_KEPT_MS = 60 * MINUTE;
-/** Frames and bytes one read returns, well below the platform's limits. */
-export const FRAMES_PER_READ = 2_000;
-const CHUNKS_PER_READ = 64;
-/** Bytes of frames one stream may store: a turn that says more is ended as too long. */
-export const STREAM_BYTES_MAX = 4 * 1024 * 1024;
+/** Frames one read returns, and chunks it looks at: well below the platform's limits. */
+const FRAMES_PER_READ = 2_000;
+const CHUNKS_PER_READ = 32;
 
 /** Frames and bytes of one chunk: an array holds 8,192 values and a document 1 MiB. */
 const FRAMES_PER_CHUNK = 4_000;
-const CHUNK_BYTES_MAX = 256 * 1024;
+const CHUNK_BYTES_MAX = 256 * KIB;
 
 /** Appends frames after those stored. The caller has checked that it still owns the stream. */
 export async function append(
@@ -30,25 +30,32 @@ export async function append(
       frames: chunk,
     });
     nextFrameId += chunk.length;
-    storedBytes += chunk.reduce((sum, frame) => sum + frame.length, 0);
+    storedBytes += chunk.reduce((sum, frame) => sum + utf8Bytes(frame), 0);
   }
   return { nextFrameId, storedBytes };
 }
 
 function chunksOf(frames: readonly string[]): string[][] {
   const chunks: string[][] = [];
-  let bytes = CHUNK_BYTES_MAX;
+  let bytes = 0;
   for (const frame of frames) {
+    const frameBytes = utf8Bytes(frame);
     const last = chunks.at(-1);
-    if (last === undefined || bytes >= CHUNK_BYTES_MAX || last.length >= FRAMES_PER_CHUNK) {
+    const fits = bytes + frameBytes <= CHUNK_BYTES_MAX;
+    if (last === undefined || !fits || last.length >= FRAMES_PER_CHUNK) {
       chunks.push([frame]);
-      bytes = frame.length;
+      bytes = frameBytes;
     } else {
       last.push(frame);
-      bytes += frame.length;
+      bytes += frameBytes;
     }
   }
   return chunks;
+}
+
+/** Whether a stream's frames can still be read: while it runs, and for an hour after its end. */
+export function isReadable(session: Doc<"streamSessions">, nowMs: number): boolean {
+  return session.endedAt === undefined || nowMs < session.endedAt + FRAMES_KEPT_MS;
 }
 
 export interface StoredFrame {
@@ -82,56 +89,68 @@ export async function framesAfter(
   return frames;
 }
 
-/** The text a stream has stored so far: what its message shows while, or after, it breaks off. */
-export async function storedText(ctx: QueryCtx, streamId: Id<"streamSessions">): Promise<string> {
+/** Frames that say nothing of the answer itself. */
+const SILENT = new Set(["start", "provider-route"]);
+
+/**
+ * What a stream has stored so far of its answer: the text, which its message shows while, or after,
+ * it breaks off, and whether there is anything of it that a client may have seen.
+ */
+export async function storedAnswer(
+  ctx: QueryCtx,
+  streamId: Id<"streamSessions">,
+): Promise<{ readonly text: string; readonly visible: boolean }> {
   const parts: string[] = [];
+  let visible = false;
   let afterId = 0;
   for (;;) {
     const frames = await framesAfter(ctx, streamId, afterId);
     const last = frames.at(-1);
-    if (last === undefined) return parts.join("");
+    if (last === undefined) return { text: parts.join(""), visible };
     for (const { data } of frames) {
       const event = JSON.parse(data) as { type: string; content?: string };
       if (event.type === "content" && event.content !== undefined) parts.push(event.content);
+      visible ||= !SILENT.has(event.type);
     }
     afterId = last.id;
   }
 }
 
-/** Chunks and sessions one cleanup deletes; the next batch is scheduled when it was full. */
-export const DELETED_PER_BATCH = 100;
 const STATUSES_ENDED = ["completed", "error", "aborted"] as const;
 
-/** Deletes what ended long enough ago. Chunks go before their session, so none is orphaned. */
-export async function deleteExpired(ctx: MutationCtx, nowMs: number): Promise<number> {
+/** Deletes what ended long enough ago, one batch of it. */
+export async function deleteExpired(
+  ctx: MutationCtx,
+  nowMs: number,
+  batch: Batch,
+): Promise<number> {
   let deleted = 0;
   for (const status of STATUSES_ENDED) {
-    const sessions = await ctx.db
-      .query("streamSessions")
-      .withIndex("by_status_ended", (q) =>
-        q.eq("status", status).lt("endedAt", nowMs - FRAMES_KEPT_MS),
-      )
-      .take(DELETED_PER_BATCH);
-    for (const { _id } of sessions) {
-      deleted += await deleteStream(ctx, _id, DELETED_PER_BATCH - deleted);
-      if (deleted >= DELETED_PER_BATCH) return deleted;
-    }
+    const sessions = await takeBatch(
+      ctx.db
+        .query("streamSessions")
+        .withIndex("by_status_ended", (q) =>
+          q.eq("status", status).lt("endedAt", nowMs - FRAMES_KEPT_MS),
+        ),
+      batch,
+    );
+    for (const { _id } of sessions) deleted += await deleteStream(ctx, _id, batch);
   }
   return deleted;
 }
 
-/** Deletes a stream as far as `limit` documents go; the session last. */
+/** Deletes a stream as far as a batch goes. The session goes last, so that no chunk is orphaned. */
 export async function deleteStream(
   ctx: MutationCtx,
   streamId: Id<"streamSessions">,
-  limit: number,
+  batch: Batch,
 ): Promise<number> {
-  const chunks = await ctx.db
-    .query("streamChunks")
-    .withIndex("by_stream", (q) => q.eq("streamId", streamId))
-    .take(limit);
+  const chunks = await takeBatch(
+    ctx.db.query("streamChunks").withIndex("by_stream", (q) => q.eq("streamId", streamId)),
+    batch,
+  );
   for (const chunk of chunks) await ctx.db.delete("streamChunks", chunk._id);
-  if (chunks.length >= limit) return chunks.length;
+  if (batch.full) return chunks.length;
   await ctx.db.delete("streamSessions", streamId);
   return chunks.length + 1;
 }

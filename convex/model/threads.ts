@@ -3,15 +3,14 @@ import { MINUTE } from "../../src/core/time";
 import { AppError } from "../../src/errors/appError";
 import type { Doc, Id } from "../_generated/dataModel";
 import type { MutationCtx, QueryCtx } from "../_generated/server";
-import { MESSAGES_PER_CALL } from "./messages";
+import { newBatch, takeBatch } from "./batch";
+import { MESSAGES_PER_CALL, newestFirst } from "./messages";
 import * as Streams from "./streams";
 
 /** Threads one call lists at most. */
 export const THREADS_PER_LIST = 200;
-const TITLE_CHARS_MAX = 200;
+const NAME_CHARS_MAX = 200;
 const SHARE_TOKEN_BYTES = 32;
-/** Shares of one thread deleted with it per batch. */
-const DELETED_PER_BATCH = 100;
 
 type Thread = Doc<"threads">;
 
@@ -40,12 +39,12 @@ export function view(thread: Thread): Infer<typeof threadView> {
   };
 }
 
-/** A title without the space around it. Throws `invalid_request` for an empty or long one. */
-export function checkTitle(title: string): string {
-  const trimmed = title.trim();
-  if (trimmed === "" || trimmed.length > TITLE_CHARS_MAX)
+/** A title or model without the space around it. Throws `invalid_request` for an empty or long one. */
+export function checkName(path: "title" | "modelId", name: string): string {
+  const trimmed = name.trim();
+  if (trimmed === "" || trimmed.length > NAME_CHARS_MAX)
     throw new AppError("invalid_request", {
-      issues: [{ path: "title", message: `1 to ${TITLE_CHARS_MAX} characters` }],
+      issues: [{ path, message: `1 to ${NAME_CHARS_MAX} characters` }],
     });
   return trimmed;
 }
@@ -80,27 +79,28 @@ export async function deleteContents(
   ctx: MutationCtx,
   threadId: Id<"threads">,
 ): Promise<{ readonly more: boolean; readonly delayMs: number }> {
-  const messages = await ctx.db
-    .query("messages")
-    .withIndex("by_thread", (q) => q.eq("threadId", threadId))
-    .take(DELETED_PER_BATCH);
+  const batch = newBatch();
+  const messages = await takeBatch(
+    ctx.db.query("messages").withIndex("by_thread", (q) => q.eq("threadId", threadId)),
+    batch,
+  );
   for (const { _id } of messages) await ctx.db.delete("messages", _id);
-  const shares = await ctx.db
-    .query("sharedThreads")
-    .withIndex("by_thread", (q) => q.eq("threadId", threadId))
-    .take(DELETED_PER_BATCH);
+  const shares = await takeBatch(
+    ctx.db.query("sharedThreads").withIndex("by_thread", (q) => q.eq("threadId", threadId)),
+    batch,
+  );
   for (const { _id } of shares) await ctx.db.delete("sharedThreads", _id);
-  const session = await ctx.db
-    .query("streamSessions")
-    .withIndex("by_thread", (q) => q.eq("threadId", threadId))
-    .first();
-  if (session !== null) {
+  const sessions = await takeBatch(
+    ctx.db.query("streamSessions").withIndex("by_thread", (q) => q.eq("threadId", threadId)),
+    batch,
+  );
+  let streaming = false;
+  for (const { _id, status } of sessions) {
     // A turn that still runs settles into its session: its frames wait for that.
-    if (session.status === "streaming") return { more: true, delayMs: MINUTE };
-    await Streams.deleteStream(ctx, session._id, DELETED_PER_BATCH);
+    if (status === "streaming") streaming = true;
+    else await Streams.deleteStream(ctx, _id, batch);
   }
-  const full = messages.length === DELETED_PER_BATCH || shares.length === DELETED_PER_BATCH;
-  return { more: full || session !== null, delayMs: 0 };
+  return { more: batch.full || streaming, delayMs: batch.full ? 0 : MINUTE };
 }
 
 /** Makes a share token for a thread and stores its hash. */
@@ -138,13 +138,11 @@ export async function fork(
     ...(source.title === undefined ? {} : { title: source.title }),
     ...(source.modelId === undefined ? {} : { modelId: source.modelId }),
   });
-  const newest = await ctx.db
-    .query("messages")
-    .withIndex("by_thread", (q) => q.eq("threadId", source._id))
-    .order("desc")
-    .take(MESSAGES_PER_CALL);
+  const newest = await newestFirst(ctx, source._id, MESSAGES_PER_CALL);
+  const unfinished = new Set(newest.filter(isUnfinished).map(({ streamId }) => streamId));
   for (const message of newest.reverse()) {
-    if (message.status !== undefined && message.status !== "completed") continue;
+    // What tools said for an answer that is left out is left out with it.
+    if (message.streamId !== undefined && unfinished.has(message.streamId)) continue;
     // Usage, streams and client ids are the owner's; the copy is of what was said.
     const { role, content, modelId, toolCalls, toolCallId, name, status } = message;
     await ctx.db.insert("messages", {
@@ -160,6 +158,9 @@ export async function fork(
   }
   return threadId;
 }
+
+const isUnfinished = ({ status }: Doc<"messages">): boolean =>
+  status !== undefined && status !== "completed";
 
 async function hashOf(token: string): Promise<string> {
   return hex(

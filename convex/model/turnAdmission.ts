@@ -2,7 +2,8 @@ import { type Infer, v } from "convex/values";
 import { frameData } from "../../src/channels/chat/events";
 import { env } from "../../src/config/env";
 import { readKnob } from "../../src/config/read";
-import { MINUTE } from "../../src/core/time";
+import { utf8Bytes } from "../../src/core/bytes";
+import { DAY } from "../../src/core/time";
 import type { ErrorData } from "../../src/errors/appError";
 import type { Doc, Id } from "../_generated/dataModel";
 import type { MutationCtx } from "../_generated/server";
@@ -14,6 +15,7 @@ import * as Claims from "./claims";
 import * as Limits from "./limits";
 import * as Messages from "./messages";
 import * as Refusals from "./refusals";
+import * as Streams from "./streams";
 import * as Turns from "./turns";
 
 /** What a caller asks for: a new message, or an answer to the one sent last. */
@@ -116,12 +118,12 @@ async function admitTurn(
   if ("kind" in model) return model;
 
   const limits = await checkLimits(ctx, request, nowMs);
-  if (!limits.ok) return await count(ctx, limits.error, limits.bucket, nowMs);
+  if (!limits.ok) return await count(ctx, limits, nowMs);
   const history = await boundedHistory(ctx, target, request);
   const budget = await checkBudget(ctx, request.userId, history, nowMs);
-  if (!budget.ok) return await count(ctx, budget.error, "chat_tokens_day", nowMs);
+  if (!budget.ok) return await count(ctx, budget, nowMs);
   const route = await checkRoute(ctx, model, request.userId, nowMs);
-  if (!route.ok) return await count(ctx, route.error, route.bucket, nowMs);
+  if (!route.ok) return await count(ctx, route, nowMs);
 
   for (const decision of limits.decisions) await Limits.take(ctx, decision);
   await Budgets.add(ctx, budget.reservation);
@@ -145,10 +147,15 @@ async function findReplay(
   if (claim.fingerprint !== idempotency.fingerprint)
     return refused({ code: "idempotency_conflict" });
   const streamId = ctx.db.normalizeId("streamSessions", claim.reference ?? "");
-  // Frames are kept for an hour; a claim that outlives them has nothing to replay.
+  // Frames are kept for an hour, keys for longer: what was answered once is not answered again.
   const session = streamId === null ? null : await ctx.db.get("streamSessions", streamId);
-  return session === null ? null : { kind: "replay", streamId: session._id };
+  if (session === null || !Streams.isReadable(session, nowMs))
+    return refused({ code: "not_found", detail: NO_LONGER_KEPT });
+  return { kind: "replay", streamId: session._id };
 }
+
+const NO_LONGER_KEPT =
+  "This key was used before, and the stream of its answer is no longer kept. Read the thread.";
 
 async function findTarget(
   ctx: MutationCtx,
@@ -161,8 +168,8 @@ async function findTarget(
   if (thread.activeStreamId !== undefined)
     return refused({ code: "request_in_progress", retryAfterMs: IN_PROGRESS_RETRY_MS });
   if (content !== undefined) return { thread };
-  const newest = await Messages.newest(ctx, thread._id);
-  if (newest?.role !== "user" || (messageId !== undefined && newest._id !== messageId))
+  const question = await Messages.unanswered(ctx, thread._id);
+  if (question === null || (messageId !== undefined && question._id !== messageId))
     return refused({ code: "invalid_request", detail: "The thread has no message to answer." });
   return { thread };
 }
@@ -205,7 +212,14 @@ type LimitsVerdict =
       readonly decisions: Limits.LimitDecision[];
       readonly info: Limits.LimitDecision["info"];
     }
-  | { readonly ok: false; readonly error: ErrorData; readonly bucket: string };
+  | Refusal;
+
+/** A refusal by a guard, and what it is counted as. */
+interface Refusal {
+  readonly ok: false;
+  readonly error: ErrorData;
+  readonly counted: { readonly bucket: string; readonly outcome: string };
+}
 
 async function checkLimits(
   ctx: MutationCtx,
@@ -240,7 +254,7 @@ async function checkLimits(
       const { info: limit, retryAfterMs } = decision;
       return {
         ok: false,
-        bucket: request.name,
+        counted: { bucket: request.name, outcome: "blocked" },
         error: { code: "rate_limited", retryAfterMs, limit },
       };
     }
@@ -254,20 +268,32 @@ async function checkLimits(
 async function boundedHistory(
   ctx: MutationCtx,
   { thread }: Target,
-  { content }: TurnRequest,
+  { clientMessageId, content }: TurnRequest,
 ): Promise<Messages.HistoryMessage[]> {
   const bounds = {
     messagesMax: readKnob(env, "CHAT_HISTORY_MESSAGES_MAX"),
     bytesMax: readKnob(env, "CHAT_HISTORY_BYTES_MAX"),
   };
-  const earlier = thread === null ? [] : await Messages.history(ctx, thread._id, bounds);
-  return content === undefined ? earlier : [...earlier, { role: "user", content }];
+  const next = content === undefined ? undefined : ({ role: "user", content } as const);
+  if (thread === null) return next === undefined ? [] : [next];
+  // A message sent before is answered where it stands: the model is not told it twice.
+  const last =
+    clientMessageId === undefined
+      ? null
+      : await Messages.findByClientId(ctx, thread._id, clientMessageId);
+  if (last !== null) return await Messages.history(ctx, thread._id, { ...bounds, last });
+  return await Messages.history(ctx, thread._id, {
+    ...bounds,
+    ...(next === undefined ? {} : { next }),
+  });
 }
 
 /** Bytes of English text per token, as a rule of thumb: reservations are trued up at settlement. */
 const BYTES_PER_TOKEN = 4;
 /** Tokens of an answer reserved before anything is known of it. */
 const ANSWER_TOKENS_RESERVED = 1_000;
+
+const TOKEN_BUDGET = "chat_tokens_day";
 
 type Budget =
   | {
@@ -278,7 +304,7 @@ type Budget =
         readonly tokens: number;
       };
     }
-  | { readonly ok: false; readonly error: ErrorData };
+  | Refusal;
 
 async function checkBudget(
   ctx: MutationCtx,
@@ -286,7 +312,7 @@ async function checkBudget(
   history: readonly Messages.HistoryMessage[],
   nowMs: number,
 ): Promise<Budget> {
-  const bytes = history.reduce((sum, { content }) => sum + content.length, 0);
+  const bytes = history.reduce((sum, { content }) => sum + utf8Bytes(content), 0);
   const tokens = Math.ceil(bytes / BYTES_PER_TOKEN) + ANSWER_TOKENS_RESERVED;
   const day = Budgets.dayOf(nowMs);
   const limit = readKnob(env, "CHAT_TOKENS_PER_DAY");
@@ -295,14 +321,15 @@ async function checkBudget(
   const resetMs = Budgets.untilNextDayMs(nowMs);
   return {
     ok: false,
+    counted: { bucket: TOKEN_BUDGET, outcome: "blocked" },
     error: {
       code: "rate_limited",
       detail: "Today's token budget is spent.",
       retryAfterMs: resetMs,
       limit: {
-        name: "chat_tokens_day",
+        name: TOKEN_BUDGET,
         limit,
-        windowMs: 24 * 60 * MINUTE,
+        windowMs: DAY,
         remaining: Math.max(0, limit - used),
         resetMs,
       },
@@ -317,7 +344,7 @@ type RouteVerdict =
       readonly fallback: ChatRoute | null;
       readonly grant: Admission.Grant;
     }
-  | { readonly ok: false; readonly error: ErrorData; readonly bucket: string };
+  | Refusal;
 
 /** The primary route, or the secondary where the primary's circuit is open or its pool full. */
 async function checkRoute(
@@ -330,15 +357,19 @@ async function checkRoute(
     const providerId = PROVIDER_OF[routeId];
     return { providerId, routeId, modelClass: model.modelClass, modelId: model[routeId] };
   });
-  let refusal: Admission.Refusal | null = null;
+  let soonest: Admission.Refusal | null = null;
   for (const [i, route] of routes.entries()) {
     const grant = await Admission.checkProvider(ctx, { provider: route.providerId, holder }, nowMs);
     if (grant.ok) return { ok: true, route, fallback: routes[i + 1] ?? null, grant };
-    refusal ??= grant;
+    if (soonest === null || grant.retryAfterMs < soonest.retryAfterMs) soonest = grant;
   }
-  if (refusal === null) throw new Error("a chat has at least one route");
-  const { code, reason, retryAfterMs } = refusal;
-  return { ok: false, error: { code, retryAfterMs }, bucket: reason };
+  if (soonest === null) throw new Error("a chat has at least one route");
+  const { code, provider, reason, retryAfterMs } = soonest;
+  return {
+    ok: false,
+    error: { code, retryAfterMs },
+    counted: { bucket: provider, outcome: reason },
+  };
 }
 
 export const PROVIDER_OF = {
@@ -348,11 +379,10 @@ export const PROVIDER_OF = {
 
 async function count(
   ctx: MutationCtx,
-  error: ErrorData,
-  bucket: string,
+  { counted, error }: Refusal,
   nowMs: number,
 ): Promise<TurnVerdict> {
-  await Refusals.count(ctx, { bucket, outcome: "blocked" }, nowMs);
+  await Refusals.count(ctx, counted, nowMs);
   return refused(error);
 }
 

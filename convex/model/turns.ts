@@ -13,9 +13,6 @@ import * as Streams from "./streams";
 /** Scope of the idempotency keys that callers send with a chat turn, one per user. */
 export const chatScope = (userId: string): string => `chat:${userId}`;
 
-/** Longest text, reasoning or tool result kept of one turn, in bytes: a document holds 1 MiB. */
-export const TURN_TEXT_BYTES_MAX = 256 * 1024;
-
 export const toolResult = v.object({
   toolCallId: v.string(),
   name: v.string(),
@@ -98,7 +95,11 @@ export async function settle(
   if (spent !== 0)
     await Budgets.add(ctx, { userId: session.userId, day: session.budgetDay, tokens: spent });
   if (session.claimKey !== undefined && result.status === "error" && !result.visible)
-    await Claims.release(ctx, { scope: chatScope(session.userId), key: session.claimKey });
+    await Claims.release(ctx, {
+      scope: chatScope(session.userId),
+      key: session.claimKey,
+      reference: session._id,
+    });
   const thread = await ctx.db.get("threads", session.threadId);
   if (thread !== null)
     await ctx.db.patch("threads", thread._id, {
@@ -154,7 +155,7 @@ const LOST = {
 
 /** Ends the stream of a dead worker with what it had stored. */
 export async function endOrphan(ctx: MutationCtx, session: Session, nowMs: number): Promise<void> {
-  const content = await Streams.storedText(ctx, session._id);
+  const { text: content, visible } = await Streams.storedAnswer(ctx, session._id);
   const aborted = session.abortRequestedAt !== undefined;
   await settle(
     ctx,
@@ -172,7 +173,7 @@ export async function endOrphan(ctx: MutationCtx, session: Session, nowMs: numbe
         ...(aborted ? {} : { errorCode: LOST.code }),
         usage: { ...NO_USAGE, totalTokens: session.reservedTokens, estimated: true },
         outcome: "infrastructure",
-        visible: content !== "",
+        visible,
       },
     },
     nowMs,

@@ -1,0 +1,38 @@
+import { getConvexSize, type Value } from "convex/values";
+import { MIB } from "../../src/core/bytes";
+
+/** Documents one transaction of a cleanup touches, well below the platform's limits. */
+const BATCH_ROWS_MAX = 200;
+/** Bytes of the same: a few large documents are a batch as well. */
+const BATCH_BYTES_MAX = 4 * MIB;
+
+/** What one transaction may still read. Shared by the queries of a cleanup, so that none adds up. */
+export interface Batch {
+  rowsLeft: number;
+  bytesLeft: number;
+  /** Whether something was left for the next one. */
+  full: boolean;
+}
+
+/** A batch with the usual bounds, or fewer rows. */
+export const newBatch = (rowsMax = BATCH_ROWS_MAX): Batch => ({
+  rowsLeft: Math.min(BATCH_ROWS_MAX, rowsMax),
+  bytesLeft: BATCH_BYTES_MAX,
+  full: false,
+});
+
+/** The first rows of a query, as far as the batch goes. Notes in it that there were more. */
+export async function takeBatch<Row>(rows: AsyncIterable<Row>, batch: Batch): Promise<Row[]> {
+  const taken: Row[] = [];
+  for await (const row of rows) {
+    if (batch.rowsLeft <= 0 || batch.bytesLeft <= 0) {
+      batch.full = true;
+      break;
+    }
+    taken.push(row);
+    batch.rowsLeft -= 1;
+    // A document is a value; its type says so only for tables that are named.
+    batch.bytesLeft -= getConvexSize(row as Value);
+  }
+  return taken;
+}
