@@ -172,9 +172,8 @@ export const cleanupExpired = internalMutation({
   args: {},
   returns: v.object({ deleted: v.number() }),
   handler: async (ctx) => {
-    const deleted = await ToolJobs.deleteExpired(ctx, Date.now());
-    if (deleted >= ToolJobs.DELETED_PER_BATCH)
-      await ctx.scheduler.runAfter(0, internal.toolJobs.cleanupExpired, {});
+    const { deleted, hasMore } = await ToolJobs.deleteExpired(ctx, functions);
+    if (hasMore) await ctx.scheduler.runAfter(0, internal.toolJobs.cleanupExpired, {});
     return { deleted };
   },
 });

@@ -2,12 +2,14 @@ import type { FunctionReference } from "convex/server";
 import { env } from "../../src/config/env";
 import { readKnob } from "../../src/config/read";
 import { fullJitterMs } from "../../src/core/backoff";
+import { KIB, utf8Bytes } from "../../src/core/bytes";
 import { MINUTE, SECOND } from "../../src/core/time";
 import { AppError } from "../../src/errors/appError";
 import { type QueuePolicy, queuePolicy } from "../../src/tools/policy";
 import { isToolId, type ToolId } from "../../src/tools/table";
 import type { Doc, Id } from "../_generated/dataModel";
 import type { MutationCtx, QueryCtx } from "../_generated/server";
+import { newBatch, takeBatch } from "./batch";
 import * as Slots from "./slots";
 
 export type Job = Doc<"toolJobs">;
@@ -53,13 +55,17 @@ const RETRY_CAP_MS = MINUTE;
 /** After a lease ends its job is taken back, with a margin for the completion on its way. */
 const LEASE_GRACE_MS = 5 * SECOND;
 const SATURATED_RETRY_MS = SECOND;
+/** When a worker that was started for a job is believed lost: the platform runs actions at most once. */
+const START_GRACE_MS = 10 * SECOND;
+/** Largest result. A tool's is 64 KiB, before its quotes are escaped. */
+const RESULT_BYTES_MAX = 256 * KIB;
 
 /** The tool a job names, or null for one that no longer exists. */
 export const toolOf = (toolName: string): ToolId | null => (isToolId(toolName) ? toolName : null);
 
 /**
- * Hands the job to the caller to run at once where a slot is free, queues it where there is room,
- * else refuses. Identical work in flight is joined and writes nothing.
+ * Hands the job to the caller to run at once where a slot is free and nobody waits for it, queues it
+ * where there is room, else refuses. Identical work in flight is joined and writes nothing.
  */
 export async function enqueue(
   ctx: MutationCtx,
@@ -72,7 +78,10 @@ export async function enqueue(
   if (inFlight !== null) return { kind: "waiting", jobId: inFlight._id, joined: true };
 
   const slot = await Slots.findFree(ctx, slotRequest(toolName), nowMs);
-  if (slot === null && (await isFull(ctx, toolName)))
+  // Whoever waits goes first: a steady stream of new jobs must not starve the queue.
+  const ahead = slot === null ? null : await nextWaiting(ctx, toolName, nowMs);
+  const run = slot !== null && ahead === null ? slot : null;
+  if (run === null && (await isFull(ctx, toolName)))
     return { kind: "saturated", retryAfterMs: SATURATED_RETRY_MS };
   const configured = readKnob(env, "TOOL_JOB_MAX_ATTEMPTS");
   const jobId = await ctx.db.insert("toolJobs", {
@@ -94,10 +103,11 @@ export async function enqueue(
     ...(workKey === undefined ? {} : { workKey }),
   });
   await ctx.db.insert("toolJobPayloads", { jobId, argsJson: job.argsJson });
-  if (slot === null) return { kind: "waiting", jobId, joined: false };
+  if (ahead !== null) await startWorker(ctx, ahead, functions);
+  if (run === null) return { kind: "waiting", jobId, joined: false };
   const row = await ctx.db.get("toolJobs", jobId);
   if (row === null) throw new Error("a job just inserted exists");
-  return { kind: "run", claim: await claim(ctx, { job: row, slot }, functions) };
+  return { kind: "run", claim: await claim(ctx, { job: row, slot: run }, functions) };
 }
 
 /** Takes the oldest waiting job of a tool, if a slot is free for it. */
@@ -113,7 +123,10 @@ export async function claimNext(
   return job === null ? null : await claim(ctx, { job, slot }, functions);
 }
 
-/** Ends a job well. Refused (false) where the caller no longer holds it. */
+/**
+ * Ends a job well. Refused (false) where the caller no longer holds it. Throws `internal_error` for
+ * a result too large to be stored whole.
+ */
 export async function complete(
   ctx: MutationCtx,
   held: { readonly jobId: Id<"toolJobs">; readonly fence: number; readonly resultJson: string },
@@ -121,6 +134,8 @@ export async function complete(
 ): Promise<boolean> {
   const job = await loadHeld(ctx, held);
   if (job === null) return false;
+  if (utf8Bytes(held.resultJson) > RESULT_BYTES_MAX)
+    throw new AppError("internal_error", { detail: "The result is too large." });
   const nowMs = Date.now();
   await stopTimer(ctx, job);
   await endAttempt(ctx, job, functions);
@@ -130,6 +145,7 @@ export async function complete(
   await ctx.db.patch("toolJobs", job._id, {
     status: "completed",
     completedAt: nowMs,
+    expiresAt: nowMs + readKnob(env, "TOOL_JOB_TTL_MS"),
     ...released(nowMs),
   });
   return true;
@@ -149,7 +165,10 @@ export async function fail(
   functions: QueueFunctions,
 ): Promise<{ readonly status: Failed; readonly retryDelayMs: number }> {
   const job = await loadHeld(ctx, held);
-  if (job === null) return { status: "not_running", retryDelayMs: 0 };
+  if (job === null) {
+    const gone = (await ctx.db.get("toolJobs", held.jobId)) === null;
+    return { status: gone ? "missing" : "not_running", retryDelayMs: 0 };
+  }
   await stopTimer(ctx, job);
   await endAttempt(ctx, job, functions);
   if (!held.retryable || job.attempts >= job.maxAttempts) {
@@ -178,12 +197,20 @@ export async function dispatch(
   jobId: Id<"toolJobs">,
   functions: QueueFunctions,
 ): Promise<void> {
+  const nowMs = Date.now();
   const job = await ctx.db.get("toolJobs", jobId);
-  const toolName = job?.status === "queued" ? toolOf(job.toolName) : null;
+  if (job?.status !== "queued" || job.availableAt > nowMs) return;
+  const toolName = toolOf(job.toolName);
   if (toolName === null) return;
-  const slot = await Slots.findFree(ctx, slotRequest(toolName), Date.now());
+  const slot = await Slots.findFree(ctx, slotRequest(toolName), nowMs);
   // Without a free slot the completion that frees one starts the next worker.
-  if (slot !== null) await ctx.scheduler.runAfter(0, functions.run, { toolName });
+  if (slot !== null) await startWorker(ctx, job, functions);
+}
+
+/** Starts a worker for a job that waits, and looks again in case the worker is lost on its way. */
+async function startWorker(ctx: MutationCtx, job: Job, functions: QueueFunctions): Promise<void> {
+  await ctx.scheduler.runAfter(0, functions.run, { toolName: job.toolName });
+  await ctx.scheduler.runAfter(START_GRACE_MS, functions.dispatch, { jobId: job._id });
 }
 
 /** Arguments and result of a job. */
@@ -260,7 +287,7 @@ async function endAttempt(ctx: MutationCtx, job: Job, functions: QueueFunctions)
   const toolName = toolOf(job.toolName);
   if (toolName === null) return;
   const waiting = await nextWaiting(ctx, toolName, Date.now());
-  if (waiting !== null) await ctx.scheduler.runAfter(0, functions.run, { toolName });
+  if (waiting !== null) await startWorker(ctx, waiting, functions);
 }
 
 async function requeue(
@@ -345,29 +372,38 @@ async function findInFlight(ctx: MutationCtx, workKey: string): Promise<Job | nu
   return null;
 }
 
+/** What is no number becomes `min`: a job must not be tried for ever. */
 const clamp = (value: number, min: number, max: number): number =>
-  Math.min(max, Math.max(min, Math.floor(value)));
-
-/** Jobs one cleanup looks at; the next batch is scheduled when it was full. */
-export const DELETED_PER_BATCH = 100;
+  Math.min(max, Math.max(min, Math.floor(value) || min));
 
 /**
- * Deletes ended jobs whose retention is over, with their payloads. One that never ended is not
- * deleted but buried first: a job does not vanish.
+ * Deletes ended jobs whose retention is over, with their payloads, one batch of them. One that
+ * never ended is not deleted but buried first: a job does not vanish.
  */
-export async function deleteExpired(ctx: MutationCtx, nowMs: number): Promise<number> {
-  const expired = await ctx.db
-    .query("toolJobs")
-    .withIndex("by_expires_at", (q) => q.lte("expiresAt", nowMs))
-    .take(DELETED_PER_BATCH);
+export async function deleteExpired(
+  ctx: MutationCtx,
+  functions: QueueFunctions,
+): Promise<{ readonly deleted: number; readonly hasMore: boolean }> {
+  const nowMs = Date.now();
+  const batch = newBatch();
+  let deleted = 0;
+  const expired = await takeBatch(
+    ctx.db.query("toolJobs").withIndex("by_expires_at", (q) => q.lte("expiresAt", nowMs)),
+    batch,
+  );
   for (const job of expired) {
     if (job.status === "queued" || job.status === "running") {
+      if (job.status === "running") {
+        await stopTimer(ctx, job);
+        await endAttempt(ctx, job, functions);
+      }
       await bury(ctx, job, "expired", job.lastErrorCode ?? "expired");
       continue;
     }
     const payload = await loadPayload(ctx, job._id);
     if (payload !== null) await ctx.db.delete("toolJobPayloads", payload._id);
     await ctx.db.delete("toolJobs", job._id);
+    deleted += 1;
   }
-  return expired.length;
+  return { deleted, hasMore: batch.full };
 }
