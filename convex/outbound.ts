@@ -48,7 +48,8 @@ export const loadToken = internalQuery({
       .query("providerTokens")
       .withIndex("by_name", (q) => q.eq("name", name))
       .unique();
-    return row === null ? null : { token: row.token, expiresAtMs: row.expiresAt };
+    if (row === null || row.expiresAt <= Date.now()) return null;
+    return { token: row.token, expiresAtMs: row.expiresAt };
   },
 });
 
