@@ -40,6 +40,7 @@ function keySource(ctx: ActionCtx, gate: Gate): KeySource {
     read: () => ctx.runQuery(internal.integrations.googleKeys.read, {}),
     beginRefresh: () => ctx.runMutation(internal.integrations.googleKeys.beginRefresh, {}),
     fetch: () => fetchGoogleKeys(gate, { ...platformIo, env }),
+    sleep: platformIo.sleep,
     save: async ({ keys, freshUntilMs }) => {
       const fetched = { keys: [...keys], freshUntilMs };
       await ctx.runMutation(internal.integrations.googleKeys.save, { fetched });

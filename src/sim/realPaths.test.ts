@@ -196,6 +196,7 @@ describe("webhooks", () => {
       beginRefresh: async () => false,
       fetch: async () => keys,
       save: async () => undefined,
+      sleep: async () => undefined,
     };
     const verify = async (overrides: object) => {
       const token = text((await control("google/push-token", overrides))["token"]);

@@ -216,6 +216,7 @@ function sourceOf(key: GoogleKey): KeySource {
     beginRefresh: async () => true,
     fetch: async () => fetched,
     save: async () => undefined,
+    sleep: async () => undefined,
   };
 }
 

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { HOUR, MINUTE } from "../../core/time";
+import { HOUR, MINUTE, SECOND } from "../../core/time";
 import { AppError, errorData } from "../../errors/appError";
 import {
   type FetchedKeys,
@@ -38,6 +38,7 @@ function sourceOf(stored: StoredKeys | null, published: FetchedKeys["keys"] | nu
     save: async ({ keys }) => {
       calls.push(`save ${keys.map(({ kid }) => kid).join()}`);
     },
+    sleep: async () => undefined,
   };
   return { source, calls };
 }
@@ -115,10 +116,40 @@ describe("when the keys cannot be fetched", () => {
     expect(calls).toEqual([]);
   });
 
-  test("an attempt of another request is waited out", async () => {
+  test("an attempt of another request is waited for, a few seconds", async () => {
     const { source } = sourceOf(null, [key("k1")]);
-    const refused = { ...source, beginRefresh: async () => false };
-    expect(await lookUp(refused, "k1")).toBe("upstream_unavailable");
+    const loser = { ...source, beginRefresh: async () => false };
+    expect(await lookUp(loser, "k1")).toBe("upstream_unavailable");
+    let reads = 0;
+    let sleptMs = 0;
+    const begun = justAttempted({ ...FRESH, keys: [], freshUntilMs: 0, fetchedAtMs: 0 }, 0);
+    const waiting = (arrivesAfter: number): KeySource => ({
+      ...loser,
+      read: async () => {
+        reads += 1;
+        if (reads === 1) return null;
+        return reads > arrivesAfter ? justFetched(FRESH, 0) : begun;
+      },
+      sleep: async (ms) => {
+        sleptMs += ms;
+      },
+    });
+    expect(await lookUp(waiting(4), "k1")).toBe("k1");
+    reads = 0;
+    // A complete set that lacks the id says that there is no such key.
+    expect(await lookUp(waiting(4), "k9")).toBe("forbidden");
+    reads = 0;
+    sleptMs = 0;
+    expect(await lookUp(waiting(Infinity), "k1")).toBe("upstream_unavailable");
+    expect(sleptMs).toBe(5 * SECOND);
+  });
+
+  test("an attempt that began longer ago is not waited for", async () => {
+    const { source } = sourceOf(justAttempted(LONG_STALE, 5 * SECOND), [key("k1")]);
+    const slept: number[] = [];
+    const watched: KeySource = { ...source, sleep: async (ms) => void slept.push(ms) };
+    expect(await lookUp(watched, "k1")).toBe("upstream_unavailable");
+    expect(slept).toEqual([]);
   });
 });
 

@@ -31,10 +31,14 @@ export interface KeySource {
   /** Fetches the published keys. Throws when it cannot. */
   readonly fetch: () => Promise<FetchedKeys>;
   readonly save: (fetched: FetchedKeys) => Promise<void>;
+  readonly sleep: (ms: number) => Promise<void>;
 }
 
 /** A known key serves this long past its freshness while a refresh is under way or failing. */
 const KEY_GRACE_MS = HOUR;
+/** A refresh that another call began this lately is still under way, and waited for. */
+const REFRESH_TAKES_MAX_MS = 5 * SECOND;
+const REFRESH_LOOK_MS = SECOND / 10;
 const FRESH_MIN_MS = 5 * MINUTE;
 const FRESH_MAX_MS = 24 * HOUR;
 const KEYS_MAX = 20;
@@ -52,9 +56,13 @@ export async function findKey(source: KeySource, kid: string, nowMs: number): Pr
   const known = nowMs < freshUntilMs + KEY_GRACE_MS ? pick(stored?.keys ?? [], kid) : undefined;
   if (known !== undefined && nowMs < freshUntilMs) return known;
   const refreshed = await refresh(source, stored, nowMs);
-  const key = refreshed === null ? known : pick(refreshed.keys, kid);
+  const key = typeof refreshed === "string" ? known : pick(refreshed.keys, kid);
   if (key !== undefined) return key;
-  if (refreshed === null && !knowsAll(stored, nowMs)) throw unreachable();
+  // Pushes come in crowds: those that lost the race for the first refresh wait for who won it.
+  const theirs = refreshed === "left to another" ? await refreshOfAnother(source, nowMs) : null;
+  const late = pick(theirs?.keys ?? [], kid);
+  if (late !== undefined) return late;
+  if (typeof refreshed === "string" && !knowsAll(theirs ?? stored, nowMs)) throw unreachable();
   throw new AppError("forbidden", { detail: "The push token was signed with an unknown key" });
 }
 
@@ -94,20 +102,33 @@ async function refresh(
   source: KeySource,
   stored: StoredKeys | null,
   nowMs: number,
-): Promise<FetchedKeys | null> {
+): Promise<FetchedKeys | "left to another" | "failed"> {
   // What was read already tells that it is too early; asking the table again would cost a call.
-  if (stored !== null && nowMs - stored.attemptedAtMs < KEY_REFRESH_GAP_MS) return null;
-  if (!(await source.beginRefresh())) return null;
+  if (stored !== null && nowMs - stored.attemptedAtMs < KEY_REFRESH_GAP_MS)
+    return "left to another";
+  if (!(await source.beginRefresh())) return "left to another";
   let fetched: FetchedKeys;
   try {
     fetched = await source.fetch();
   } catch (error) {
     if (errorData(error).code === "misconfigured") throw error;
     // The call has logged why. What it means for this token depends on what is known already.
-    return null;
+    return "failed";
   }
   await source.save(fetched);
   return fetched;
+}
+
+/** What a refresh that is under way brings; null where it brings nothing in time, or failed before. */
+async function refreshOfAnother(source: KeySource, nowMs: number): Promise<StoredKeys | null> {
+  for (let waitedMs = 0; ; waitedMs += REFRESH_LOOK_MS) {
+    const stored = await source.read();
+    if (stored === null) return null;
+    const { attemptedAtMs, fetchedAtMs } = stored;
+    if (fetchedAtMs >= attemptedAtMs) return stored;
+    if (nowMs + waitedMs - attemptedAtMs >= REFRESH_TAKES_MAX_MS) return null;
+    await source.sleep(REFRESH_LOOK_MS);
+  }
 }
 
 /** Whether the last attempt succeeded a moment ago, so that an unknown id is really unknown. */
