@@ -2,12 +2,10 @@ import type { FunctionArgs } from "convex/server";
 import type { Env } from "../../config/env";
 import { readKnob } from "../../config/read";
 import { log } from "../../log/log";
-import { AppError, errorData } from "../../errors/appError";
+import { errorData } from "../../errors/appError";
 import type { ChatMessage } from "../../providers/chat";
 import { platformIo } from "../../providers/io";
-import { openChatStream } from "../../providers/openrouter";
-import { readBaseUrl, readSecrets, readSetting } from "../../providers/settings";
-import { providerRow } from "../../providers/table";
+import { openChatRoute } from "../../providers/chatRoute";
 import { toolDefinitions } from "../../tools/definitions";
 import type { Ctx, StreamId, ToolFunctions, TurnFunctions } from "./functions";
 import { runToolCall } from "./toolRunner";
@@ -66,7 +64,7 @@ function portsOf({ streamId, userId }: AdmittedTurn, shell: Shell): TurnPorts {
     now: platformIo.now,
     sleep: platformIo.sleep,
     send: shell.send,
-    stream: (request) => openStream(env, request),
+    stream: (request) => openStream(shell, request),
     runTool: async (call, signal) =>
       await runToolCall(call, { ctx, env, functions, signal, source: shell.source, userId }),
     store: async (firstFrameId, frames) =>
@@ -99,25 +97,25 @@ async function settle(
 
 const SETTLE_ATTEMPTS = 2;
 
-function openStream(env: Env, request: StreamRequest): ReturnType<typeof openChatStream> {
-  const { route } = request;
-  const row = providerRow(route.providerId);
-  const [apiKey] = readSecrets(env, row);
-  if (apiKey === undefined || row.stream === undefined) throw new AppError("internal_error");
-  return openChatStream(
+function openStream(
+  { ctx, env, functions }: Shell,
+  { messages, route, signal, toolChoice, totalTimeoutMs, webSearch }: StreamRequest,
+): ReturnType<typeof openChatRoute> {
+  const provider = route.providerId;
+  return openChatRoute(
     {
-      baseUrl: readBaseUrl(env, row),
-      apiKey,
+      provider,
       model: route.modelId,
-      messages: request.messages,
-      tools: toolDefinitions({ webSearch: request.webSearch }),
-      toolChoice: request.toolChoice,
+      messages,
+      tools: toolDefinitions({ webSearch }),
+      toolChoice,
+      signal,
+      totalTimeoutMs,
     },
     {
-      signal: request.signal,
-      firstByteTimeoutMs: readSetting(env, row.deadlineMs),
-      idleTimeoutMs: readSetting(env, row.stream.idleMs),
-      totalTimeoutMs: request.totalTimeoutMs,
+      env,
+      io: platformIo,
+      mayRetry: async () => await ctx.runQuery(functions.mayRetry, { provider }),
     },
   );
 }
