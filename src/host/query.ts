@@ -14,7 +14,7 @@ export interface Query {
   readonly range: ScanRange;
   readonly operators: readonly Operator[];
   /** Tells cursors of different queries apart. */
-  readonly fingerprint: string;
+  readonly fingerprint: () => string;
 }
 
 type Comparison = "Eq" | "Gt" | "Gte" | "Lt" | "Lte";
@@ -53,10 +53,11 @@ export function parseQuery(json: Json, catalog: Catalog): Query {
   return {
     range: parseSource(source, catalog),
     operators: operators.map(parseOperator),
-    fingerprint: createHash("sha256")
-      .update(JSON.stringify(json))
-      .digest("base64url")
-      .slice(0, FINGERPRINT_CHARS),
+    fingerprint: () =>
+      createHash("sha256")
+        .update(JSON.stringify(json))
+        .digest("base64url")
+        .slice(0, FINGERPRINT_CHARS),
   };
 }
 

@@ -186,14 +186,14 @@ function toCursor(position: string, { fingerprint }: Query): string {
     position === END_OF_QUERY
       ? END_OF_QUERY
       : `.${Buffer.from(position, "latin1").toString("base64url")}`;
-  return `${fingerprint}.${place}`;
+  return `${fingerprint()}.${place}`;
 }
 
 /** The key a cursor stands behind, or `END_OF_QUERY`, which is no key: keys begin with a tag. */
 function parseCursor(cursor: string | null, { fingerprint }: Query): string | null {
   if (cursor === null) return null;
   const [owner, place = "", key] = cursor.split(".");
-  if (owner !== fingerprint || (key === undefined && place !== END_OF_QUERY)) {
+  if (owner !== fingerprint() || (key === undefined && place !== END_OF_QUERY)) {
     throw new Error(
       "InvalidCursor: Tried to run a query starting from a cursor, but it looks like this cursor is from a different query.",
     );
