@@ -41,8 +41,8 @@ function keySource(ctx: ActionCtx, gate: Gate): KeySource {
     beginRefresh: () => ctx.runMutation(internal.integrations.googleKeys.beginRefresh, {}),
     fetch: () => fetchGoogleKeys(gate, { ...platformIo, env }),
     sleep: platformIo.sleep,
-    save: async ({ keys, freshUntilMs }) => {
-      const fetched = { keys: [...keys], freshUntilMs };
+    save: async (brought) => {
+      const fetched = brought === null ? null : { ...brought, keys: [...brought.keys] };
       await ctx.runMutation(internal.integrations.googleKeys.save, { fetched });
     },
   };

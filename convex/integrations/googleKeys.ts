@@ -2,20 +2,15 @@ import { v } from "convex/values";
 import { KEY_REFRESH_GAP_MS } from "../../src/channels/gmail/keyRefresh";
 import { internalMutation, internalQuery } from "../_generated/server";
 import * as GoogleKeys from "../model/googleKeys";
-import { fetchedKeys } from "../model/integrationTables";
+import { fetchedKeys, storedKeys } from "../model/integrationTables";
 
 /** Google's keys as last stored, or null before the first refresh. */
 export const read = internalQuery({
   args: {},
-  returns: v.union(
-    v.object({ ...fetchedKeys.fields, attemptedAtMs: v.number(), fetchedAtMs: v.number() }),
-    v.null(),
-  ),
+  returns: v.union(v.object(storedKeys), v.null()),
   handler: async (ctx) => {
     const row = await GoogleKeys.load(ctx);
-    if (row === null) return null;
-    const { keys, freshUntilMs, attemptedAtMs, fetchedAtMs } = row;
-    return { keys, freshUntilMs, attemptedAtMs, fetchedAtMs };
+    return row === null ? null : GoogleKeys.fieldsOf(row);
   },
 });
 
@@ -27,21 +22,22 @@ export const beginRefresh = internalMutation({
     const nowMs = Date.now();
     const row = await GoogleKeys.load(ctx);
     if (row !== null && nowMs - row.attemptedAtMs < KEY_REFRESH_GAP_MS) return false;
-    const { keys, freshUntilMs, fetchedAtMs } = row ?? NO_KEYS;
-    await GoogleKeys.save(ctx, row, { keys, freshUntilMs, fetchedAtMs, attemptedAtMs: nowMs });
+    const known = row === null ? NO_KEYS : GoogleKeys.fieldsOf(row);
+    await GoogleKeys.save(ctx, row, { ...known, attemptedAtMs: nowMs });
     return true;
   },
 });
 
-/** Stores keys that were fetched. */
+/** Stores what a refresh brought; null records that it failed and keeps what is known. */
 export const save = internalMutation({
-  args: { fetched: fetchedKeys },
+  args: { fetched: v.union(fetchedKeys, v.null()) },
   returns: v.null(),
   handler: async (ctx, { fetched }) => {
     const nowMs = Date.now();
     const row = await GoogleKeys.load(ctx);
-    const attemptedAtMs = row?.attemptedAtMs ?? nowMs;
-    await GoogleKeys.save(ctx, row, { ...fetched, attemptedAtMs, fetchedAtMs: nowMs });
+    const known = row === null ? { ...NO_KEYS, attemptedAtMs: nowMs } : GoogleKeys.fieldsOf(row);
+    const news = fetched === null ? { failedAtMs: nowMs } : { ...fetched, fetchedAtMs: nowMs };
+    await GoogleKeys.save(ctx, row, { ...known, ...news });
     return null;
   },
 });

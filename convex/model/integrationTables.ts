@@ -53,6 +53,14 @@ const googleKey = v.object({ kid: v.string(), n: v.string(), e: v.string() });
 /** Google's signing keys as fetched, and until when they need not be fetched again. */
 export const fetchedKeys = v.object({ keys: v.array(googleKey), freshUntilMs: v.number() });
 
+/** The key set with the times of its refreshes: begun, succeeded, failed. */
+export const storedKeys = {
+  ...fetchedKeys.fields,
+  attemptedAtMs: v.number(),
+  fetchedAtMs: v.number(),
+  failedAtMs: v.optional(v.number()),
+};
+
 const deliveryState = v.object({
   status: v.union(messageStatus, v.null()),
   firstAtMs: v.object({
@@ -118,9 +126,5 @@ export const integrationTables = {
 
   // Google's public keys, one row in all. Written by googleKeys:beginRefresh and :save; read by
   // every Gmail push that carries an OIDC token. Never deleted, overwritten in place.
-  googleKeys: defineTable({
-    ...fetchedKeys.fields,
-    attemptedAtMs: v.number(),
-    fetchedAtMs: v.number(),
-  }),
+  googleKeys: defineTable(storedKeys),
 };

@@ -35,8 +35,8 @@ function sourceOf(stored: StoredKeys | null, published: FetchedKeys["keys"] | nu
       if (published === null) throw new AppError("upstream_unavailable");
       return { keys: published, freshUntilMs: NOW_MS + HOUR };
     },
-    save: async ({ keys }) => {
-      calls.push(`save ${keys.map(({ kid }) => kid).join()}`);
+    save: async (fetched) => {
+      calls.push(`save ${fetched?.keys.map(({ kid }) => kid).join() ?? "failure"}`);
     },
     sleep: async () => undefined,
   };
@@ -142,6 +142,20 @@ describe("when the keys cannot be fetched", () => {
     sleptMs = 0;
     expect(await lookUp(waiting(Infinity), "k1")).toBe("upstream_unavailable");
     expect(sleptMs).toBe(5 * SECOND);
+  });
+
+  test("an attempt that failed is stored, and is not waited for by others", async () => {
+    const { source, calls } = sourceOf(null, null);
+    expect(await lookUp(source, "k1")).toBe("upstream_unavailable");
+    expect(calls).toEqual(["begin", "fetch", "save failure"]);
+    const failed = { ...justAttempted(FRESH, 1), failedAtMs: NOW_MS };
+    const slept: number[] = [];
+    const watched = {
+      ...sourceOf(failed, null).source,
+      sleep: async (ms: number) => void slept.push(ms),
+    };
+    expect(await lookUp(watched, "k9")).toBe("upstream_unavailable");
+    expect(slept).toEqual([]);
   });
 
   test("an attempt that began longer ago is not waited for", async () => {

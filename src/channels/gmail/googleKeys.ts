@@ -21,6 +21,8 @@ export interface StoredKeys extends FetchedKeys {
   readonly attemptedAtMs: number;
   /** When the keys were last fetched; 0 before the first success. */
   readonly fetchedAtMs: number;
+  /** When a refresh last failed; absent before the first failure. */
+  readonly failedAtMs?: number;
 }
 
 /** Where keys live and come from. The table and the network are the caller's. */
@@ -30,7 +32,8 @@ export interface KeySource {
   readonly beginRefresh: () => Promise<boolean>;
   /** Fetches the published keys. Throws when it cannot. */
   readonly fetch: () => Promise<FetchedKeys>;
-  readonly save: (fetched: FetchedKeys) => Promise<void>;
+  /** Stores what a refresh brought; null where it failed. */
+  readonly save: (fetched: FetchedKeys | null) => Promise<void>;
   readonly sleep: (ms: number) => Promise<void>;
 }
 
@@ -112,7 +115,9 @@ async function refresh(
     fetched = await source.fetch();
   } catch (error) {
     if (errorData(error).code === "misconfigured") throw error;
-    // The call has logged why. What it means for this token depends on what is known already.
+    // The call has logged why. What it means for this token depends on what is known already; that
+    // it failed is stored, so that the pushes beside it wait no longer.
+    await source.save(null);
     return "failed";
   }
   await source.save(fetched);
@@ -124,8 +129,9 @@ async function refreshOfAnother(source: KeySource, nowMs: number): Promise<Store
   for (let waitedMs = 0; ; waitedMs += REFRESH_LOOK_MS) {
     const stored = await source.read();
     if (stored === null) return null;
-    const { attemptedAtMs, fetchedAtMs } = stored;
+    const { attemptedAtMs, fetchedAtMs, failedAtMs = 0 } = stored;
     if (fetchedAtMs >= attemptedAtMs) return stored;
+    if (failedAtMs >= attemptedAtMs) return null;
     if (nowMs + waitedMs - attemptedAtMs >= REFRESH_TAKES_MAX_MS) return null;
     await source.sleep(REFRESH_LOOK_MS);
   }
