@@ -8,7 +8,7 @@ import type { Env } from "../config/env";
 import { readKnob } from "../config/read";
 import { AppError } from "../errors/appError";
 import { parseJson, readBytes, requireDeclaredLength, requireJson } from "./bodies";
-import { type Client, clientOf } from "./clientAddress";
+import { type Client, clientOf, UNKNOWN_CLIENT } from "./clientAddress";
 import { requireOrigin } from "./cors";
 import { type RouteId, type RouteRow, type ROUTES, type Scheme } from "./routes";
 import { parseContract, queryObject } from "./validate";
@@ -84,7 +84,7 @@ export async function passGuards<Ctx extends PipelineCtx, Id extends RouteId>(
   const body = row.body === null ? null : parseContract(row.body, json);
   const query = row.query === null ? null : parseContract(row.query, queryObject(url.searchParams));
   const identity = row.auth.kind === "user" ? await identify(ctx) : null;
-  const client = clientOf({ ip: await ipOf(ctx), headers }, env);
+  const client = await clientFor(row, incoming);
   const call = {
     request,
     url,
@@ -115,7 +115,8 @@ async function receive(row: RouteRow, request: Request): Promise<Uint8Array<Arra
 
 async function identify(ctx: PipelineCtx): Promise<Identity> {
   const identity = await identityOf(ctx);
-  if (identity === null) throw new AppError("unauthorized");
+  // A token without a subject is somebody's, but nobody's we can tell from another.
+  if (identity === null || identity.subject === "") throw new AppError("unauthorized");
   return identity;
 }
 
@@ -126,6 +127,15 @@ async function identityOf(ctx: PipelineCtx): Promise<Identity | null> {
   } catch {
     return null;
   }
+}
+
+/** Only a route that limits by address asks for one, and depends on how addresses are read. */
+async function clientFor(
+  row: RouteRow,
+  { ctx, request, env }: Pick<Incoming<PipelineCtx>, "ctx" | "request" | "env">,
+): Promise<Client> {
+  if (row.guards.every(({ per }) => per !== "address")) return UNKNOWN_CLIENT;
+  return clientOf({ ip: await ipOf(ctx), headers: request.headers }, env);
 }
 
 /** A platform without request metadata has no address to tell. */
