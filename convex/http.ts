@@ -1,6 +1,8 @@
 import { httpRouter } from "convex/server";
 import { gateOf } from "../src/channels/chat/outbound";
+import { VERSION } from "../src/config/version";
 import { mount } from "../src/http/mount";
+import { healthHandler, openApiHandler } from "../src/http/openapi";
 import { httpAction } from "./_generated/server";
 import { chatAbort, chatPost, chatStream } from "./chatHttp";
 import { gmailPush, googlePushVerifier } from "./integrations/gmailHttp";
@@ -20,8 +22,8 @@ mount({
     chatPost,
     chatStream,
     chatAbort,
-    health: async () => Response.json({ ok: true, version: "0.1.0" }),
-    openapi: async () => Response.json({}),
+    health: healthHandler(VERSION),
+    openapi: openApiHandler(VERSION),
     gmailPush,
     whatsappVerify,
     whatsappReceive,
