@@ -17,6 +17,14 @@ export interface Client {
   readonly userAgent: string | null;
 }
 
+/** Where nobody asks. */
+export const UNKNOWN_CLIENT: Client = {
+  address: null,
+  verified: "unverified",
+  key: undefined,
+  userAgent: null,
+};
+
 interface Facts {
   /** As the platform reports it. Self-hosted, that is the first forwarded value. */
   readonly ip: string | null;

@@ -130,7 +130,7 @@ const open = {
 const EVENT_STREAM = { contentType: "text/event-stream" } as const;
 const ACCEPTED = answer(200, "Stored; processing follows.", {
   contentType: "text/plain",
-  headers: ["X-Idempotent-Replay"],
+  headers: ["X-Idempotent-Replay", "RateLimit", "RateLimit-Policy"],
 });
 
 export const ROUTES = {
