@@ -182,8 +182,14 @@ function io() {
     // Asked for by commands that run until they are told to end; others die of a signal as usual.
     get stopped() {
       return new Promise((resolve) => {
+        // Waiting to be told is something to stay alive for.
+        const hold = setInterval(() => undefined, 2 ** 30);
+        const told = () => {
+          clearInterval(hold);
+          resolve();
+        };
         // Only the first: a second signal ends a shutdown that hangs.
-        process.once("SIGTERM", resolve).once("SIGINT", resolve);
+        process.once("SIGTERM", told).once("SIGINT", told);
       });
     },
   };
