@@ -24,14 +24,14 @@ export const accept = internalMutation({
     const nowMs = Date.now();
     const claim = claimKey(notification);
     if ((await Claims.find(ctx, claim, nowMs)) !== null) return { kind: "duplicate" };
-    const refusal = await takeLimits(ctx, { route: "gmail_push", addressKey }, nowMs);
-    if (refusal !== null) return refusal;
+    const taken = await takeLimits(ctx, { route: "gmail_push", addressKey }, nowMs);
+    if (taken.kind === "refused") return taken;
     await Claims.put(ctx, { ...claim, ttlMs: CLAIM_TTL_MS }, nowMs);
     const id = await Inbox.enqueue(ctx, { type: "gmail_history", ...notification }, nowMs);
     await ctx.scheduler.runAfter(0, internal.integrations.inbox.processJobs, {
       jobs: [{ id, attempts: 0 }],
     });
-    return { kind: "accepted" };
+    return taken;
   },
 });
 

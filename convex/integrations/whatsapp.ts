@@ -28,8 +28,8 @@ export const accept = internalMutation({
     // Duplicates are told apart before the limits are looked at, so a redelivery costs one read.
     const fresh = await unclaimed(ctx, events, nowMs);
     if (fresh.length === 0) return { kind: "duplicate" };
-    const refusal = await takeLimits(ctx, { route: "whatsapp", addressKey }, nowMs);
-    if (refusal !== null) return refusal;
+    const taken = await takeLimits(ctx, { route: "whatsapp", addressKey }, nowMs);
+    if (taken.kind === "refused") return taken;
     const jobs = [];
     for (const event of fresh) {
       await Claims.put(ctx, { ...claimKey(event), ttlMs: CLAIM_TTL_MS }, nowMs);
@@ -39,7 +39,7 @@ export const accept = internalMutation({
       await ctx.scheduler.runAfter(0, internal.integrations.inbox.processJobs, {
         jobs: jobs.slice(first, first + JOBS_PER_RUN),
       });
-    return { kind: "accepted" };
+    return taken;
   },
 });
 

@@ -21,12 +21,10 @@ const refusal = v.object({
   limit: rateLimitInfo,
 });
 
+const taken = v.object({ kind: v.literal("accepted"), limits: v.array(rateLimitInfo) });
+
 /** What an accept mutation answers. */
-export const acceptance = v.union(
-  v.object({ kind: v.literal("accepted") }),
-  v.object({ kind: v.literal("duplicate") }),
-  refusal,
-);
+export const acceptance = v.union(taken, v.object({ kind: v.literal("duplicate") }), refusal);
 export type Acceptance = Infer<typeof acceptance>;
 
 export interface Delivery {
@@ -41,14 +39,14 @@ const ROUTE_LIMITS = {
 } as const;
 
 /**
- * Takes the limits of a webhook delivery: all of them, or none and the refusal. Looks at both
+ * Takes the limits of a webhook delivery: all of them and what is left, or none and the refusal. Looks at both
  * before it takes one, so that a refused delivery debits nothing.
  */
 export async function takeLimits(
   ctx: MutationCtx,
   delivery: Delivery,
   nowMs: number,
-): Promise<Infer<typeof refusal> | null> {
+): Promise<Infer<typeof refusal> | Infer<typeof taken>> {
   const granted: Limits.LimitDecision[] = [];
   for (const request of limitsOf(delivery)) {
     const decision = await Limits.check(ctx, request, nowMs);
@@ -60,7 +58,7 @@ export async function takeLimits(
     granted.push(decision);
   }
   for (const decision of granted) await Limits.take(ctx, decision);
-  return null;
+  return { kind: "accepted", limits: granted.map(({ info }) => info) };
 }
 
 /** The route's limit is one sender's; who cannot be told apart is held by the backstop alone. */

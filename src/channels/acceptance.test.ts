@@ -2,7 +2,8 @@ import { describe, expect, test, vi } from "vitest";
 import { AppError, errorData } from "../errors/appError";
 import { type Acceptance, acceptTwice, answerTo } from "./acceptance";
 
-const ACCEPTED: Acceptance = { kind: "accepted" };
+const LIMIT = { name: "whatsapp", limit: 10, windowMs: 1000, remaining: 7, resetMs: 300 };
+const ACCEPTED: Acceptance = { kind: "accepted", limits: [LIMIT] };
 const DUPLICATE: Acceptance = { kind: "duplicate" };
 const REFUSED: Acceptance = {
   kind: "refused",
@@ -21,6 +22,12 @@ describe("the answer to a delivery", () => {
     const response = answerTo(parts);
     expect(response.status).toBe(200);
     expect(response.headers.get("x-idempotent-replay")).toBe(replayed);
+  });
+
+  test("says what is left of the limits that let it through", () => {
+    const { headers } = answerTo([DUPLICATE, ACCEPTED]);
+    expect(headers.get("ratelimit")).toBe('"whatsapp";r=7;t=1');
+    expect(headers.get("ratelimit-policy")).toBe('"whatsapp";q=10;w=1');
   });
 
   test("with a part refused is its refusal, so that all of it comes again", () => {
