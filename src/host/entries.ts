@@ -85,35 +85,29 @@ export function readKeys(
   stretch: Stretch,
   limit: number,
 ): string[] {
-  const { table, index, descending } = stretch;
-  const lower = clip(stretch.interval.lower);
-  let { upper } = stretch.interval;
-  if (upper.length > VALUES_CHARS_MAX) upper = afterPrefix(clip(upper));
+  const { table, index, interval, descending } = stretch;
   const prefix = indexPrefix(index.number);
-  const stored = store.keys(snapshot, {
-    lower: prefix + lower,
-    upper: prefix + upper,
-    reverse: descending,
-    limit,
-  });
   const longChars = PREFIX_CHARS + VALUES_CHARS_MAX + table.idLength;
-  const firstLong = stored.findIndex((key) => key.length >= longChars);
-  const plain = (firstLong < 0 ? stored : stored.slice(0, firstLong)).map((key) =>
-    key.slice(PREFIX_CHARS),
-  );
-  if (firstLong < 0) return plain;
-  const group = stored[firstLong]?.slice(PREFIX_CHARS, PREFIX_CHARS + VALUES_CHARS_MAX) ?? "";
-  const keys = [...plain, ...readLongKeys(store, snapshot, stretch, group)];
-  if (keys.length >= limit) return keys;
-  // Go on behind the group, which no full key outside it can fall into.
-  const rest = descending
-    ? { lower: stretch.interval.lower, upper: group }
-    : { lower: afterPrefix(group), upper: stretch.interval.upper };
-  if (rest.lower >= rest.upper) return keys;
-  return [
-    ...keys,
-    ...readKeys(store, snapshot, { ...stretch, interval: rest }, limit - keys.length),
-  ];
+  let lower = prefix + clip(interval.lower);
+  let upper = prefix + interval.upper;
+  if (interval.upper.length > VALUES_CHARS_MAX) upper = prefix + afterPrefix(clip(interval.upper));
+  const keys: string[] = [];
+  for (;;) {
+    const rest = { lower, upper, reverse: descending, limit: limit - keys.length };
+    const stored = store.keys(snapshot, rest);
+    const long = stored.find((key) => key.length >= longChars);
+    for (const key of stored) {
+      if (key === long) break;
+      keys.push(key.slice(PREFIX_CHARS));
+    }
+    if (long === undefined) return keys;
+    const group = long.slice(PREFIX_CHARS, PREFIX_CHARS + VALUES_CHARS_MAX);
+    keys.push(...readLongKeys(store, snapshot, stretch, group));
+    if (keys.length >= limit) return keys;
+    // Go on behind the group: no full key outside it falls into it.
+    if (descending) upper = prefix + group;
+    else lower = prefix + afterPrefix(group);
+  }
 }
 
 function clip(key: string): string {

@@ -231,10 +231,7 @@ export class ProgramRunner {
         return this.#read(db, step.read);
       case "nested": {
         const { steps, fails } = step;
-        return ctx.runMutation(makeFunctionReference<"mutation">("programs:mutate"), {
-          key: this.register(steps),
-          fails,
-        }) as Promise<Value>;
+        return ctx.runMutation(nestedMutation, { key: this.register(steps), fails });
       }
     }
   }
@@ -295,6 +292,10 @@ export class ProgramRunner {
     return { ...rest, place, hasTime: typeof _creationTime === "number" };
   }
 }
+
+const nestedMutation = makeFunctionReference<"mutation", { key: string; fails: boolean }, Value>(
+  "programs:mutate",
+);
 
 type Ctx = GenericMutationCtx<GenericDataModel>;
 type ReadCtx = GenericQueryCtx<GenericDataModel>;
