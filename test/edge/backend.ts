@@ -16,11 +16,17 @@ export type Tables = keyof (typeof schema)["tables"];
 /** A worker that does nothing: what it would run is looked at in the tables. */
 const idle = internalAction({ handler: async () => null });
 
+/** Lower limits of a transaction than the platform's. */
+interface Limits {
+  readonly documentsRead?: number;
+  readonly bytesRead?: number;
+}
+
 /**
- * A fresh backend that enforces the platform's limits on a transaction. Actions that would call
+ * A fresh backend that enforces the platform's limits on a transaction, or lower ones. Actions that would call
  * providers do nothing.
  */
-export function backend() {
+export function backend(transactionLimits: Limits | true = true) {
   return convexTest({
     schema,
     modules: {
@@ -28,7 +34,7 @@ export function backend() {
       "/convex/toolRuns.ts": async () => ({ run: idle }),
       "/convex/chat.ts": async () => ({ run: idle }),
     },
-    transactionLimits: true,
+    transactionLimits,
   });
 }
 

@@ -12,6 +12,9 @@ export const dana = (t: Backend): Caller => t.withIdentity({ subject: USER });
 export const admit = (t: Backend, request: Partial<TurnRequest> = {}): Promise<TurnVerdict> =>
   t.mutation(internal.chatTurns.admit, { request: { userId: USER, content: "hello", ...request } });
 
+/** Makes a request that says nothing new, but asks for an answer to what was said last. */
+export const ANSWER_LAST = { content: undefined } as unknown as Partial<TurnRequest>;
+
 /** An admitted turn; fails where it is refused. */
 export async function begin(t: Backend, request: Partial<TurnRequest> = {}): Promise<Turn> {
   const verdict = await admit(t, request);
