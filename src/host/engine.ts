@@ -186,7 +186,10 @@ export class Engine implements Database {
       return;
     }
     for (const { commit, resolve } of batch) resolve({ ts: commit.ts });
-    for (const { commit } of batch) this.#notify(commit);
+    // A listener that throws must not stop the commits behind it.
+    queueMicrotask(() => {
+      for (const { commit } of batch) this.#notify(commit);
+    });
   }
 
   #publish(): void {

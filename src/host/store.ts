@@ -94,15 +94,16 @@ export class Store {
    * own promise only says that readers see it.
    */
   async write(writes: Iterable<StoreWrite>, ts: number, catalogJson?: string): Promise<void> {
-    // Everything put in one turn of the event loop is one transaction of the store.
+    const lmdb = this.#lmdb;
+    // Everything put in one turn of the event loop is one transaction of the store. Mostly all
+    // share one promise; a set keeps a failed one from going unheard.
+    const committed = new Set([lmdb.put(TIMESTAMP_KEY, String(ts))]);
     for (const [key, value] of writes) {
-      if (value === null) void this.#lmdb.remove(key);
-      else void this.#lmdb.put(key, value);
+      committed.add(value === null ? lmdb.remove(key) : lmdb.put(key, value));
     }
-    if (catalogJson !== undefined) void this.#lmdb.put(CATALOG_KEY, catalogJson);
-    const committed = this.#lmdb.put(TIMESTAMP_KEY, String(ts));
-    const flushed = this.#lmdb.flushed;
-    await committed;
+    if (catalogJson !== undefined) committed.add(lmdb.put(CATALOG_KEY, catalogJson));
+    const { flushed } = lmdb;
+    await Promise.all(committed);
     await flushed;
   }
 

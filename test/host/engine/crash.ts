@@ -4,13 +4,14 @@ import { createInterface } from "node:readline";
 import { build } from "esbuild";
 import { expect } from "vitest";
 import { openDatabase } from "../../../src/host/engine";
+import { partsOf } from "./crashSets";
 import { scratchDir } from "./harness";
 
-const LINES_BEFORE_KILL_MAX = 400;
+const LINES_BEFORE_KILL_MAX = 300;
 
 /**
  * Kills a writing process at random moments, again and again on the same directory. After each kill
- * every pair whose commit had resolved must be there whole, and no half pair may be.
+ * every set whose commit had resolved must be there whole, and none may be there in part.
  */
 export async function surviveKills(rounds: number): Promise<void> {
   const { dir, remove } = scratchDir();
@@ -29,14 +30,14 @@ export async function surviveKills(rounds: number): Promise<void> {
     let next = 0;
     for (let round = 0; round < rounds; round++) {
       const lines = Math.floor(Math.random() * LINES_BEFORE_KILL_MAX);
-      for (const pair of await writeUntilKilled(program, { dir, next, lines })) {
-        acknowledged.add(pair);
+      for (const set of await writeUntilKilled(program, { dir, next, lines })) {
+        acknowledged.add(set);
       }
-      const halves = await storedHalves(dir);
-      const lost = [...acknowledged].filter((pair) => halves.get(pair) !== 2);
-      const torn = [...halves].filter(([, count]) => count !== 2);
+      const parts = await storedParts(dir);
+      const lost = [...acknowledged].filter((set) => parts.get(set) !== partsOf(set));
+      const torn = [...parts].filter(([set, count]) => count !== partsOf(set));
       expect({ round, lost, torn }).toEqual({ round, lost: [], torn: [] });
-      next = Math.max(next, ...halves.keys()) + 1;
+      next = Math.max(next, ...parts.keys()) + 1;
     }
     expect(acknowledged.size).toBeGreaterThan(rounds);
   } finally {
@@ -52,25 +53,25 @@ async function writeUntilKilled(
   const child = spawn(process.execPath, [program, path.join(dir, "store"), String(next)], {
     stdio: ["ignore", "pipe", "inherit"],
   });
-  const pairs: number[] = [];
+  const sets: number[] = [];
   let seen = 0;
   for await (const line of createInterface({ input: child.stdout })) {
     if (line === "ready") continue;
-    pairs.push(Number(line));
+    sets.push(Number(line));
     seen += 1;
     // What was printed before the kill arrives still counts as acknowledged.
     if (seen === lines + 1) child.kill("SIGKILL");
   }
-  return pairs;
+  return sets;
 }
 
-async function storedHalves(dir: string): Promise<Map<number, number>> {
+async function storedParts(dir: string): Promise<Map<number, number>> {
   const database = await openDatabase({ dir: path.join(dir, "store") });
   const query = {
-    source: { type: "FullTableScan", tableName: "halves", order: null },
+    source: { type: "FullTableScan", tableName: "parts", order: null },
     operators: [],
   };
-  const halves = new Map<number, number>();
+  const parts = new Map<number, number>();
   try {
     // One budget would not do for all documents, so each page has a transaction of its own.
     let cursor: string | null = null;
@@ -80,12 +81,12 @@ async function storedHalves(dir: string): Promise<Map<number, number>> {
       const text = await page.asyncSyscall("1.0/queryPage", JSON.stringify(request));
       page.end();
       const result = JSON.parse(text) as {
-        page: { pair: number }[];
+        page: { set: number }[];
         isDone: boolean;
         continueCursor: string;
       };
-      for (const { pair } of result.page) halves.set(pair, (halves.get(pair) ?? 0) + 1);
-      if (result.isDone) return halves;
+      for (const { set } of result.page) parts.set(set, (parts.get(set) ?? 0) + 1);
+      if (result.isDone) return parts;
       cursor = result.continueCursor;
     }
   } finally {

@@ -1,8 +1,9 @@
 import { openDatabase } from "../../../src/host/engine";
+import { partsOf } from "./crashSets";
 
 /**
- * Writes pairs of documents as fast as it can and prints the number of each pair once its commit
- * has resolved, until it is killed. Run as a program of its own: directory, first number.
+ * Writes sets of documents as fast as it can, each in one commit, and prints the number of a set
+ * once its commit has resolved, until it is killed. Run as a program: directory, first number.
  */
 const [dir = "", first = "0"] = process.argv.slice(2);
 const CLIENTS = 16;
@@ -12,15 +13,15 @@ let next = Number(first);
 
 async function client(): Promise<never> {
   for (;;) {
-    const pair = next++;
+    const set = next++;
     const transaction = database.begin("mutation");
-    for (const half of ["a", "b"]) {
-      const value = { pair, half, filling: "x".repeat(pair % 200) };
-      await transaction.asyncSyscall("1.0/insert", JSON.stringify({ table: "halves", value }));
+    for (let part = 0; part < partsOf(set); part++) {
+      const value = { set, part, filling: "x".repeat(set % 200) };
+      await transaction.asyncSyscall("1.0/insert", JSON.stringify({ table: "parts", value }));
     }
     await database.commit(transaction);
     transaction.end();
-    process.stdout.write(`${pair}\n`);
+    process.stdout.write(`${set}\n`);
   }
 }
 
