@@ -1,6 +1,9 @@
 import { expect, test } from "vitest";
 import { WriteConflict, type Database } from "../../../src/host/database";
+import { indexPrefix } from "../../../src/host/catalog";
+import { wholeIndex } from "../../../src/host/entries";
 import { openDatabase } from "../../../src/host/engine";
+import { Store } from "../../../src/host/store";
 import { scratchDir, withDatabase } from "./harness";
 import * as seam from "./seam";
 
@@ -152,4 +155,36 @@ test("validation can be switched off, and a missing schema asks for nothing", as
       expect(await read(database, seam.tableQuery("items"))).toHaveLength(1);
     }
   });
+});
+
+test("entries of an index that was never finished are gone after the next start", async () => {
+  const { dir, remove } = scratchDir();
+  const number = 900;
+  const leftovers = Array.from({ length: 6_000 }, (_, i) => `${indexPrefix(number)}${i}`);
+  const opened = await openDatabase({ dir });
+  await fill(opened, 1);
+  await opened.close();
+
+  let store = new Store(dir);
+  let snapshot = store.openSnapshot();
+  const catalog = JSON.parse(store.catalog(snapshot) ?? "") as seam.Fields;
+  await store.write(
+    leftovers.map((key) => [key, ""] as const),
+    snapshot.ts + 1,
+    JSON.stringify({ ...catalog, nextIndexNumber: number + 1, dropped: [number] }),
+  );
+  store.closeSnapshot(snapshot);
+  await store.close();
+
+  const again = await openDatabase({ dir });
+  expect(await read(again, seam.tableQuery("items"))).toHaveLength(1);
+  await again.close();
+
+  store = new Store(dir);
+  snapshot = store.openSnapshot();
+  expect(store.keys(snapshot, wholeIndex(number))).toEqual([]);
+  expect(JSON.parse(store.catalog(snapshot) ?? "")).toMatchObject({ dropped: [] });
+  store.closeSnapshot(snapshot);
+  await store.close();
+  remove();
 });
