@@ -7,7 +7,7 @@ import * as Streams from "./model/streams";
 import * as Threads from "./model/threads";
 
 /**
- * A thread's newest messages, oldest first, at most `limit` (to 200) and 4 MiB. One that is
+ * A thread's newest messages, oldest first, at most `limit` (to 200) and 2 MiB. One that is
  * streaming shows what has been stored of it.
  */
 export const list = query({

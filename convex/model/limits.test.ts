@@ -1,0 +1,128 @@
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { backend, type Backend, START_MS, useStillClock } from "../../test/edge/backend";
+import { DAY, MINUTE, SECOND } from "../../src/core/time";
+import * as Limits from "./limits";
+
+useStillClock();
+
+const REQUEST: Limits.LimitRequest = { name: "test", key: "user:1", max: 3, windowMs: MINUTE };
+
+/** Takes where all agree, as admissions do. */
+const ask = (t: Backend, request: Limits.LimitRequest, nowMs: number) =>
+  t.run(async (ctx) => {
+    const decision = await Limits.check(ctx, request, nowMs);
+    if (decision.ok) await Limits.take(ctx, decision);
+    return decision;
+  });
+
+const rows = (t: Backend) => t.run((ctx) => ctx.db.query("limits").take(200));
+
+describe("a limit", () => {
+  test("is checked without being taken", async () => {
+    const t = backend();
+    for (let i = 0; i < 5; i++)
+      expect(await t.run((ctx) => Limits.check(ctx, REQUEST, START_MS))).toMatchObject({
+        ok: true,
+        info: { remaining: 2 },
+      });
+    expect(await rows(t)).toEqual([]);
+  });
+
+  test("is one row for each key, which a refusal leaves as it is", async () => {
+    const t = backend();
+    for (let i = 0; i < 3; i++) expect((await ask(t, REQUEST, START_MS)).ok).toBe(true);
+    await ask(t, { ...REQUEST, key: "user:2" }, START_MS);
+    const before = await rows(t);
+    expect(before).toMatchObject([
+      { k: "test:user:1", t: START_MS + MINUTE },
+      { k: "test:user:2", t: START_MS + MINUTE / 3 },
+    ]);
+    expect(await ask(t, REQUEST, START_MS + SECOND)).toEqual({
+      ok: false,
+      retryAfterMs: 19 * SECOND,
+      info: {
+        name: "test",
+        limit: 3,
+        windowMs: MINUTE,
+        remaining: 0,
+        resetMs: 59 * SECOND,
+      },
+    });
+    expect(await rows(t)).toEqual(before);
+  });
+
+  test("counts a request for as many as it says", async () => {
+    const t = backend();
+    expect((await ask(t, { ...REQUEST, weight: 2 }, START_MS)).info.remaining).toBe(1);
+    expect((await ask(t, { ...REQUEST, weight: 2 }, START_MS)).ok).toBe(false);
+    expect((await ask(t, REQUEST, START_MS)).ok).toBe(true);
+  });
+
+  test("is mended by the first refusal after the clock was set back a day", async () => {
+    const t = backend();
+    for (let i = 0; i < 3; i++) await ask(t, REQUEST, START_MS);
+    const nowMs = START_MS - DAY;
+    const verdict = await ask(t, REQUEST, nowMs);
+    expect(verdict).toMatchObject({ ok: false, retryAfterMs: 20 * SECOND });
+    expect(await rows(t)).toMatchObject([{ t: nowMs + MINUTE }]);
+    expect((await ask(t, REQUEST, nowMs + 20 * SECOND)).ok).toBe(true);
+  });
+
+  test("that was reset has its whole burst again", async () => {
+    const t = backend();
+    const shared = { ...REQUEST, max: 4_000, windowMs: 10 * SECOND, shared: true };
+    for (const request of [REQUEST, shared]) {
+      for (let i = 0; i < 3; i++) await ask(t, request, START_MS);
+      await t.run((ctx) => Limits.reset(ctx, request));
+    }
+    expect(await rows(t)).toEqual([]);
+  });
+});
+
+describe("a shared limit", () => {
+  const SHARED: Limits.LimitRequest = {
+    name: "global",
+    key: "all",
+    max: 64,
+    windowMs: SECOND,
+    shared: true,
+  };
+
+  test("is spread over rows by its rate, and passes no more than one row would", async () => {
+    const t = backend();
+    let passed = 0;
+    for (let i = 0; i < 400; i++) if ((await ask(t, SHARED, START_MS)).ok) passed += 1;
+    expect(passed).toBe(64);
+    expect((await rows(t)).map(({ k }) => k.split("#")[0])).toEqual(
+      Array.from({ length: 16 }, () => "global:all"),
+    );
+  });
+
+  test("in any interval passes at most its burst and rate", async () => {
+    await fc.assert(
+      fc.asyncProperty(fc.array(fc.nat(100), { minLength: 50, maxLength: 120 }), async (gaps) => {
+        const t = backend();
+        const limit = { ...SHARED, max: 16 };
+        let nowMs = START_MS;
+        const passed: number[] = [];
+        for (const gapMs of gaps) {
+          nowMs += gapMs < 60 ? 0 : gapMs;
+          if ((await ask(t, limit, nowMs)).ok) passed.push(nowMs);
+        }
+        for (const [i, from] of passed.entries())
+          for (let j = i; j < passed.length; j++) {
+            const bound = limit.max + (limit.max * ((passed[j] ?? 0) - from)) / limit.windowMs;
+            if (j - i + 1 > bound) throw new Error(`${j - i + 1} passed where ${bound} may`);
+          }
+      }),
+      { numRuns: 8 },
+    );
+  });
+
+  test("with a small rate is one row", async () => {
+    const t = backend();
+    await ask(t, { ...SHARED, max: 3, windowMs: MINUTE }, START_MS);
+    expect(await rows(t)).toMatchObject([{ k: "global:all" }]);
+  });
+});
