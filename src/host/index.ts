@@ -10,6 +10,7 @@ import { apiHandler } from "./api";
 import { App } from "./app";
 import { Authenticator } from "./auth";
 import { bundleApp } from "./bundle";
+import type { AppBundle } from "./bundle";
 import { Crons } from "./crons";
 import { openDatabase } from "./engine";
 import { Environment } from "./env";
@@ -27,6 +28,7 @@ import { siteHandler } from "./site";
 import { convexGlobal } from "./syscalls";
 import { withSystemTables } from "./systemTables";
 import { listen } from "./wire";
+import type { Listener } from "./wire";
 
 export interface HostOptions {
   readonly functionsDir: string;
@@ -109,6 +111,9 @@ async function start(
   const print = options.print ?? (() => undefined);
   const instanceName = options.instanceName ?? "local";
   const adminKey = await keepAdminKey(dataDir, instanceName);
+  // The longest part of a start, so it goes first. Awaited below, unless something fails before.
+  const bundling = bundleApp(options.functionsDir);
+  bundling.catch(() => undefined);
   const ports = await openPorts(options, cleanups);
   const environment =
     options.environment ??
@@ -127,48 +132,53 @@ async function start(
     environment.setDefaults({ ...options.env, ...surroundings.env });
   }
   cleanups.push(catchDanglingRejections(print));
-  const { runtime, load } = await openRuntime(options, environment, { print, cleanups });
+  const { runtime, load } = await openRuntime(options, environment, { print, cleanups, bundling });
   const authenticator = new Authenticator(() => runtime.app.authConfig(), fetch);
   environment.onChange(() => {
     authenticator.forget();
   });
+  const { crons } = await startBackground(runtime, print, cleanups);
+  const trustedProxies = options.trustedProxies ?? [];
+  const shared = { runtime, authenticator, trustedProxies, print };
+  const api = { ...shared, environment, adminKey, instanceName, version: convexVersion };
+  await writeDeployment(dataDir, { ...started, ...surroundings?.deployment });
+  ports.open(apiHandler(api), siteHandler({ ...shared, siteUrl: () => ports.siteUrl }));
+  // First of all no new requests, and those in flight get their answer while the store is open.
+  cleanups.push(ports.close);
+  const reload = async () => {
+    await load();
+    authenticator.forget();
+    await crons.stop(STOP_GRACE_MS);
+    await crons.start();
+  };
+  return { ...started, run: runnerFor(runtime), reload, close };
+}
+
+/** Calls as the operator who has the admin key. */
+function runnerFor(runtime: Runtime): Host["run"] {
+  return async (name, args = {}) => {
+    const caller: Caller = {
+      identity: { kind: "admin", actingAs: null },
+      request: { requestId: randomUUID(), ip: null, userAgent: null, scheduledFunctionId: null },
+    };
+    const { valueJson } = await runtime.any(name, convexToJson(args), caller);
+    return jsonToConvex(JSON.parse(valueJson) as JSONValue);
+  };
+}
+
+async function startBackground(
+  runtime: Runtime,
+  print: (line: string) => void,
+  cleanups: (() => Promise<void>)[],
+): Promise<{ readonly crons: Crons }> {
   const scheduler = new Scheduler(runtime, print);
   const crons = new Crons(runtime, print);
-  await scheduler.start();
-  await crons.start();
   cleanups.push(async () => {
     await Promise.all([scheduler.stop(STOP_GRACE_MS), crons.stop(STOP_GRACE_MS)]);
   });
-  const trustedProxies = options.trustedProxies ?? [];
-  const shared = { runtime, authenticator, trustedProxies, print };
-  const api = apiHandler({
-    ...shared,
-    environment,
-    adminKey,
-    instanceName,
-    version: convexVersion,
-  });
-  const site = siteHandler({ ...shared, siteUrl: () => ports.siteUrl });
-  await writeDeployment(dataDir, { ...started, ...surroundings?.deployment });
-  ports.open(api, site);
-  const caller = (): Caller => ({
-    identity: { kind: "admin", actingAs: null },
-    request: { requestId: randomUUID(), ip: null, userAgent: null, scheduledFunctionId: null },
-  });
-  return {
-    ...started,
-    run: async (name, args = {}) => {
-      const { valueJson } = await runtime.any(name, convexToJson(args), caller());
-      return jsonToConvex(JSON.parse(valueJson) as JSONValue);
-    },
-    reload: async () => {
-      await load();
-      authenticator.forget();
-      await crons.stop(STOP_GRACE_MS);
-      await crons.start();
-    },
-    close,
-  };
+  await scheduler.start();
+  await crons.start();
+  return { crons };
 }
 
 type Handler = (request: IncomingMessage, response: ServerResponse) => Promise<void>;
@@ -181,33 +191,37 @@ async function openPorts(options: HostOptions, cleanups: (() => Promise<void>)[]
       resolve([api, site]);
     };
   });
+  const listeners: Listener[] = [];
+  // Also when only one of the two could be opened, or the start fails later. Twice does no harm.
+  const close = async () => {
+    await Promise.all(listeners.splice(0).map((listener) => listener.close()));
+  };
+  cleanups.push(close);
   const cloud = await listen(options.port ?? 0, async (request, response) =>
     (await handlers)[0](request, response),
   );
-  cleanups.push(() => cloud.close());
+  listeners.push(cloud);
   const site = await listen(options.sitePort ?? 0, async (request, response) =>
     (await handlers)[1](request, response),
   );
-  cleanups.push(() => site.close());
+  listeners.push(site);
   const cloudUrl = `http://127.0.0.1:${cloud.port}`;
   const siteUrl = `http://127.0.0.1:${site.port}`;
-  return { cloudUrl, siteUrl, open };
+  return { cloudUrl, siteUrl, open, close };
 }
 
 interface RuntimeParts {
   readonly print: (line: string) => void;
   readonly cleanups: (() => Promise<void>)[];
+  readonly bundling: Promise<AppBundle>;
 }
 
 async function openRuntime(
   options: HostOptions,
   environment: Environment,
-  { print, cleanups }: RuntimeParts,
+  { print, cleanups, bundling }: RuntimeParts,
 ) {
   const { functionsDir, dataDir, injection = {}, isolation = "shared" } = options;
-  const bundling = bundleApp(functionsDir);
-  // Awaited below; without this a failure of the store first would leave it unhandled.
-  bundling.catch(() => undefined);
   const database = await openDatabase({ dir: path.join(dataDir, "store"), injection });
   cleanups.push(() => database.close());
   const hooks: RuntimeHooks = {
@@ -226,12 +240,12 @@ async function openRuntime(
       return late.runtime;
     }),
     fetch: async (invocation, input, init) => {
-      const signals = [invocation.fetches.signal, init?.signal ?? []].flat();
+      const signals = [invocation.over, init?.signal ?? []].flat();
       return (injection.fetch ?? fetch)(input, { ...init, signal: AbortSignal.any(signals) });
     },
     print,
   };
-  const build = (bundle: Awaited<typeof bundling>) =>
+  const build = (bundle: AppBundle) =>
     new App(bundle, {
       functionsDir: path.resolve(functionsDir),
       host: sandbox,

@@ -63,7 +63,6 @@ export class Invocation {
   readonly options: InvocationOptions;
   readonly logLines: string[] = [];
   readonly scheduled: NewJob[] = [];
-  readonly fetches = new AbortController();
   readonly #timers = new Map<number, NodeJS.Timeout>();
   /** Rejects when something that nobody awaits has failed: a dangling promise, a timer. */
   readonly failure: Promise<never>;
@@ -72,6 +71,7 @@ export class Invocation {
   exclusive: Promise<void> = Promise.resolve();
   #fail: (error: unknown) => void = () => undefined;
   #random: SeededRandom | null = null;
+  #over: AbortController | null = null;
   #timerIds = 0;
 
   constructor(options: InvocationOptions) {
@@ -90,6 +90,12 @@ export class Invocation {
   get random(): SeededRandom {
     this.#random ??= new SeededRandom(this.options.uniform);
     return this.#random;
+  }
+
+  /** Fires when the run ends; made at the first use, as most runs fetch nothing. */
+  get over(): AbortSignal {
+    this.#over ??= new AbortController();
+    return this.#over.signal;
   }
 
   fail(error: unknown): void {
@@ -126,7 +132,7 @@ export class Invocation {
     this.ended = true;
     for (const timer of this.#timers.values()) clearTimeout(timer);
     this.#timers.clear();
-    this.fetches.abort(new Error("The function has ended."));
+    this.#over?.abort(new Error("The function has ended."));
   }
 }
 

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { startFixture } from "./support";
+import { WriteConflict } from "../../../src/host/database";
+import { startFixture, until } from "./support";
 import type { Fixture } from "./support";
 
 let host: Fixture;
@@ -111,11 +112,55 @@ describe("a call", () => {
   });
 });
 
-test("mutations at the same moment all count", async () => {
-  await Promise.all(
-    Array.from({ length: 20 }, () => host.run("notes:increment", { name: "busy" })),
+test("mutations at the same moment each count once, or say that they gave up", async () => {
+  const calls = Array.from({ length: 12 }, () => host.run("notes:increment", { name: "busy" }));
+  const outcomes = await Promise.allSettled(calls);
+  const done = outcomes.filter(({ status }) => status === "fulfilled");
+  expect(done.length).toBeGreaterThan(1);
+  expect(await host.run("notes:counter", { name: "busy" })).toBe(done.length);
+  for (const outcome of outcomes)
+    if (outcome.status === "rejected")
+      expect(outcome.reason).toMatchObject({
+        status: 503,
+        code: "OptimisticConcurrencyControlFailure",
+      });
+});
+
+test("a conflict that does not go away is given up on after five attempts, with the platform's words", async () => {
+  let attempts = 0;
+  let armed = false;
+  const conflicting = await startFixture({
+    injection: {
+      random: () => Math.random() / 50,
+      commitFailure: () => (attempts++ >= 0 && armed ? new WriteConflict("notes") : undefined),
+    },
+  });
+  armed = true;
+  attempts = 0;
+  const response = await fetch(`${conflicting.cloudUrl}/api/mutation`, {
+    method: "POST",
+    body: JSON.stringify({ path: "notes:add", args: { text: "x" } }),
+  });
+  armed = false;
+  expect(attempts).toBe(5);
+  expect(response.status).toBe(503);
+  expect(await response.json()).toEqual({
+    code: "OptimisticConcurrencyControlFailure",
+    message: expect.stringMatching(
+      /^Documents read from or written to the "notes" table changed/,
+    ) as unknown,
+  });
+  await conflicting.close();
+});
+
+test("what an action left running may finish its call, but can make no further one", async () => {
+  await host.run("notes:leaveRunning");
+  await until(
+    () => host.run("notes:list"),
+    (texts) => (texts as string[]).includes("in flight"),
   );
-  expect(await host.run("notes:counter", { name: "busy" })).toBe(20);
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  expect(await host.run("notes:list")).not.toContain("too late");
 });
 
 describe("the wire", () => {
