@@ -24,14 +24,14 @@ interface Limits {
 
 /**
  * A fresh backend that enforces the platform's limits on a transaction, or lower ones. Actions that would call
- * providers do nothing.
+ * providers do nothing; what the workers of tool jobs do instead may be given.
  */
-export function backend(transactionLimits: Limits | true = true) {
+export function backend(transactionLimits: Limits | true = true, worker = idle) {
   return convexTest({
     schema,
     modules: {
       ...modules,
-      "/convex/toolRuns.ts": async () => ({ run: idle }),
+      "/convex/toolRuns.ts": async () => ({ run: worker }),
       "/convex/chat.ts": async () => ({ run: idle }),
     },
     transactionLimits,
