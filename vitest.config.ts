@@ -9,6 +9,8 @@ export default defineConfig({
         test: {
           name: "edge",
           environment: "edge-runtime",
+          // Properties over long histories share two cores with everything else.
+          testTimeout: 30_000,
           include: [
             "convex/**/*.test.ts",
             "src/{core,errors,config,log,http,channels,providers,tools,slo,client}/**/*.test.ts",
