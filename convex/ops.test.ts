@@ -1,0 +1,387 @@
+import { describe, expect, test, vi } from "vitest";
+import { KNOB_NAMES, knobRow } from "../src/config/knobs";
+import { MINUTE, SECOND } from "../src/core/time";
+import { PROVIDER_IDS } from "../src/providers/table";
+import { advance, backend, type Backend, START_MS, useStillClock } from "../test/edge/backend";
+import { begin, settle, UNSEEN_FAILURE } from "../test/edge/chat";
+import { internal } from "./_generated/api";
+
+useStillClock();
+
+interface Args {
+  readonly minutes?: number;
+  readonly limit?: number;
+}
+
+/** Everything a snapshot holds, as an operator's script reads it. */
+interface Snapshot {
+  generatedAt: number;
+  windowMinutes: number;
+  clamped: string[];
+  config: Record<string, Record<string, unknown>>;
+  configWarnings: { name: string; problem: string; used: string }[];
+  rateLimitPressure: {
+    sampledEvents: number;
+    byBucketOutcome: Record<string, number>;
+    recentAlerts: unknown[];
+    alertsInWindow: number;
+  };
+  circuitBreakers: { recent: Record<string, unknown>[]; openCount: number };
+  bulkheads: { activeLeaseCount: number; inFlightByProvider: Record<string, number> };
+  replayProtection: { keysInWindow: number; byScope: Record<string, { totalKeys: number }> };
+  toolCache: { sampledActiveEntries: number; byNamespace: Record<string, number> };
+  toolJobs: Record<string, unknown> & { recentDeadLetters: Record<string, unknown>[] };
+  chatStreams: { streaming: number };
+  webhookInbox: Record<string, number>;
+  truncated: string[];
+}
+
+const snapshot = async (t: Backend, args: Args = {}): Promise<Snapshot> =>
+  (await t.query(internal.ops.getReliabilitySnapshot, args)) as Snapshot;
+
+const enqueue = (t: Backend, toolName: string, argsJson = "{}") =>
+  t.mutation(internal.toolJobs.enqueue, { source: "chat_http", toolName, argsJson });
+
+/** A web search that ends as a dead letter. */
+async function bury(t: Backend, argsJson = "{}") {
+  const enqueued = await enqueue(t, "search_web", argsJson);
+  if (enqueued.kind !== "run") throw new Error("no slot is free");
+  const { jobId, fence } = enqueued.claim;
+  const failed = { jobId, fence, errorCode: "upstream_error", retryable: false };
+  await t.mutation(internal.toolJobs.fail, failed);
+  return jobId;
+}
+
+const insertJobs = (t: Backend, count: number, status: "completed" | "dead_letter") =>
+  t.run(async (ctx) => {
+    for (let i = 0; i < count; i++)
+      await ctx.db.insert("toolJobs", {
+        source: "operator",
+        toolName: "search_web",
+        qosClass: "realtime",
+        status,
+        attempts: 1,
+        maxAttempts: 1,
+        availableAt: 0,
+        fence: 1,
+        createdAt: 0,
+        updatedAt: i,
+        expiresAt: 0,
+      });
+  });
+
+describe("the snapshot of an idle deployment", () => {
+  test("has every section, with nothing in it", async () => {
+    const { config, ...rest } = await snapshot(backend());
+    expect(rest).toEqual({
+      generatedAt: START_MS,
+      windowMinutes: 15,
+      clamped: [],
+      configWarnings: [],
+      rateLimitPressure: {
+        sampledEvents: 0,
+        byBucketOutcome: {},
+        recentAlerts: [],
+        alertsInWindow: 0,
+      },
+      circuitBreakers: { recent: [], openCount: 0 },
+      bulkheads: { activeLeaseCount: 0, inFlightByProvider: {} },
+      replayProtection: { keysInWindow: 0, byScope: {} },
+      toolCache: {
+        sampledActiveEntries: 0,
+        byNamespace: { search_web_v1: 0, search_products_v1: 0, search_global_v1: 0 },
+      },
+      toolJobs: {
+        sampled: 0,
+        byStatus: NO_JOBS,
+        byTool: { search_web: NO_JOBS, search_products: NO_JOBS, search_global: NO_JOBS },
+        pressureByTool: {
+          search_web: { queuedUtilization: 0, runningUtilization: 0 },
+          search_products: { queuedUtilization: 0, runningUtilization: 0 },
+          search_global: { queuedUtilization: 0, runningUtilization: 0 },
+        },
+        oldestQueuedAgeMs: null,
+        oldestRunningAgeMs: null,
+        recentDeadLetters: [],
+      },
+      chatStreams: { streaming: 0 },
+      webhookInbox: { queued: 0, deadLetter: 0 },
+      truncated: [],
+    });
+    expect(Object.keys(config).sort()).toEqual([
+      "bulkheads",
+      "circuits",
+      "knobs",
+      "rateLimits",
+      "toolCache",
+      "toolCacheNamespaces",
+      "toolJobs",
+    ]);
+  });
+
+  test("shows the configuration in force, with every knob and no secret", async () => {
+    vi.stubEnv("RATE_LIMIT_WHATSAPP_MAX", "77");
+    vi.stubEnv("CIRCUIT_SERPER_THRESHOLD", "9");
+    vi.stubEnv("BULKHEAD_EBAY_MAX_CONCURRENT", "11");
+    vi.stubEnv("TOOL_JOB_RUNMAX_WEB", "4");
+    vi.stubEnv("TOOL_CACHE_WEB_SEARCH_NAMESPACE_VERSION", "v2");
+    vi.stubEnv("SERPER_API_KEY", "something secret");
+    const { config } = await snapshot(backend());
+    expect(config["rateLimits"]).toMatchObject({
+      chatStream: { max: 30, windowMs: 5 * MINUTE },
+      whatsappWebhook: { max: 77, windowMs: MINUTE },
+      gmailPushWebhook: { max: 120 },
+      gmailOAuthCallback: { max: 30 },
+      whatsappLinkingCode: { max: 5 },
+    });
+    expect(config["circuits"]).toMatchObject({
+      serper_search: { threshold: 9, cooldownMs: 2 * MINUTE },
+    });
+    expect(config["bulkheads"]).toMatchObject({
+      ebay_search: { maxConcurrent: 11, leaseTtlMs: MINUTE },
+      tool_job_worker: { maxConcurrent: 6 },
+    });
+    for (const section of ["circuits", "bulkheads"])
+      expect(Object.keys(config[section] ?? {}).sort()).toEqual([...PROVIDER_IDS].sort());
+    expect(config["toolCacheNamespaces"]).toMatchObject({
+      webSearch: "search_web_v2",
+      productSearch: "search_products_v1",
+    });
+    expect(config["toolJobs"]).toMatchObject({
+      maxJobsPerRun: 3,
+      waitTimeoutMs: 8 * SECOND,
+      maxRunningByTool: { search_web: 4, search_products: 2, search_global: 1 },
+      maxQueuedByTool: { search_web: 80, search_products: 80, search_global: 40 },
+    });
+    expect(Object.keys(config["knobs"] ?? {}).sort()).toEqual([...KNOB_NAMES].sort());
+    expect(config["knobs"]).toMatchObject({
+      SERPER_API_KEY: "***redacted***",
+      OPENROUTER_API_KEY: null,
+    });
+  });
+});
+
+const NO_JOBS = { queued: 0, running: 0, completed: 0, failed: 0, deadLetter: 0 };
+
+describe("the snapshot of a busy deployment", () => {
+  test("shows what was refused, by whom and why, within the window", async () => {
+    vi.stubEnv("RATE_LIMIT_CHAT_STREAM_MAX", "1");
+    const t = backend();
+    await begin(t);
+    for (let i = 0; i < 3; i++)
+      await t.mutation(internal.chatTurns.admit, {
+        request: { userId: "dana", content: "again" },
+      });
+    expect((await snapshot(t)).rateLimitPressure).toMatchObject({
+      sampledEvents: 3,
+      byBucketOutcome: { "chat_stream:blocked": 3 },
+    });
+    // The minute in which the window begins is shown whole.
+    vi.setSystemTime(START_MS + MINUTE);
+    expect((await snapshot(t, { minutes: 1 })).rateLimitPressure.sampledEvents).toBe(3);
+    vi.setSystemTime(START_MS + 3 * MINUTE);
+    expect((await snapshot(t, { minutes: 1 })).rateLimitPressure.sampledEvents).toBe(0);
+  });
+
+  test("shows circuits with the cooldown that is in force, and what is in flight", async () => {
+    vi.stubEnv("CIRCUIT_OPENROUTER_PRIMARY_THRESHOLD", "1");
+    const t = backend();
+    const { streamId } = await begin(t);
+    await begin(t, { idempotency: { key: "k", fingerprint: "f" } });
+    expect(await snapshot(t)).toMatchObject({
+      bulkheads: { activeLeaseCount: 2, inFlightByProvider: { openrouter_chat_primary: 2 } },
+      chatStreams: { streaming: 2 },
+      replayProtection: { keysInWindow: 1, byScope: { chat: { totalKeys: 1 } } },
+    });
+    await settle(t, streamId, UNSEEN_FAILURE);
+    expect((await snapshot(t)).circuitBreakers).toEqual({
+      openCount: 1,
+      recent: [
+        {
+          provider: "openrouter_chat_primary",
+          state: "open",
+          failureCount: null,
+          cooldownUntil: START_MS + MINUTE,
+          generation: 1,
+          updatedAt: START_MS,
+        },
+      ],
+    });
+    vi.setSystemTime(START_MS + MINUTE);
+    const probe = await begin(t);
+    expect((await snapshot(t)).circuitBreakers.recent).toMatchObject([{ state: "half_open" }]);
+    await settle(t, probe.streamId, UNSEEN_FAILURE);
+    expect((await snapshot(t)).circuitBreakers.recent).toMatchObject([
+      { state: "open", cooldownUntil: START_MS + 3 * MINUTE },
+    ]);
+    expect((await snapshot(t)).bulkheads.inFlightByProvider).toEqual({
+      openrouter_chat_primary: 1,
+    });
+  });
+
+  test("shows the queue by tool and status, its pressure and the ages of the oldest", async () => {
+    const t = backend();
+    const dead = await bury(t);
+    await enqueue(t, "search_global");
+    await advance(t, 2 * SECOND);
+    for (let i = 0; i < 2; i++) await enqueue(t, "search_global");
+    vi.setSystemTime(START_MS + 5 * SECOND);
+    const { toolJobs } = await snapshot(t);
+    expect(toolJobs).toMatchObject({
+      sampled: 4,
+      byStatus: { ...NO_JOBS, queued: 2, running: 1, deadLetter: 1 },
+      byTool: {
+        search_web: { ...NO_JOBS, deadLetter: 1 },
+        search_global: { ...NO_JOBS, queued: 2, running: 1 },
+      },
+      pressureByTool: { search_global: { queuedUtilization: 0.05, runningUtilization: 1 } },
+      oldestQueuedAgeMs: 3 * SECOND,
+      oldestRunningAgeMs: 5 * SECOND,
+      recentDeadLetters: [
+        {
+          jobId: dead,
+          toolName: "search_web",
+          attempts: 1,
+          reason: "not_retryable",
+          errorCode: "upstream_error",
+          deadLetterAt: START_MS,
+        },
+      ],
+    });
+  });
+
+  test("counts live cache entries, and says when it did not look at all of them", async () => {
+    const t = backend();
+    const fill = (from: number, to: number, value: string, expiresAt: number) =>
+      t.run(async (ctx) => {
+        for (let i = from; i < to; i++)
+          await ctx.db.insert("toolResultCache", {
+            namespace: "search_web_v1",
+            key: String(i).padStart(4, "0"),
+            value,
+            createdAt: START_MS,
+            expiresAt,
+          });
+      });
+    await fill(0, 3, "v", START_MS);
+    await fill(3, 5, "v", START_MS + 1);
+    const { toolCache, truncated } = await snapshot(t);
+    expect([toolCache.sampledActiveEntries, toolCache.byNamespace["search_web_v1"]]).toEqual([
+      2, 2,
+    ]);
+    expect(truncated).toEqual([]);
+    // Weakness W2-49 of the public original: a few hundred large entries broke the snapshot.
+    for (let part = 0; part < 5; part++)
+      await fill(100 * (part + 1), 100 * (part + 1) + 80, "x".repeat(65_536), START_MS + 1);
+    const large = await snapshot(t);
+    expect(large.truncated).toEqual(["toolCache"]);
+    expect(large.toolCache.sampledActiveEntries).toBeGreaterThan(20);
+  });
+
+  test("says which lists were cut short", async () => {
+    const t = backend();
+    await t.run(async (ctx) => {
+      for (let i = 0; i < 500; i++)
+        await ctx.db.insert("idempotencyKeys", {
+          scope: "s",
+          key: String(i),
+          firstSeenAt: START_MS,
+          expiresAt: START_MS,
+        });
+    });
+    await insertJobs(t, 200, "completed");
+    expect((await snapshot(t)).truncated).toEqual(["replayProtection", "toolJobs"]);
+  });
+});
+
+describe("what is asked for", () => {
+  // Weakness W2-51 of the public original: a limit beyond the knob's had no effect, in silence.
+  test.each([
+    [{}, 15, 50, []],
+    [{ minutes: 60, limit: 20 }, 60, 20, []],
+    [{ minutes: 1_440, limit: 50 }, 1_440, 50, []],
+    [{ minutes: 1_441, limit: 51 }, 1_440, 50, ["minutes", "limit"]],
+    [{ minutes: 0, limit: 4 }, 1, 5, ["minutes", "limit"]],
+    [{ minutes: -5 }, 1, 50, ["minutes"]],
+    [{ minutes: NaN, limit: NaN }, 1, 5, ["minutes", "limit"]],
+    [{ minutes: 2.5 }, 2, 50, ["minutes"]],
+  ])("%j is clamped, and that is said", async (args, minutes, limit, clamped) => {
+    const t = backend();
+    await insertJobs(t, 51, "dead_letter");
+    const said = await snapshot(t, args);
+    expect([said.windowMinutes, said.toolJobs.recentDeadLetters.length, said.clamped]).toEqual([
+      minutes,
+      limit,
+      clamped,
+    ]);
+  });
+
+  test("may be more rows, where the knob allows them", async () => {
+    vi.stubEnv("OPS_MAX_ROWS_PER_SECTION", "100");
+    vi.stubEnv("OPS_DEFAULT_WINDOW_MINUTES", "30");
+    const t = backend();
+    await insertJobs(t, 60, "dead_letter");
+    const said = await snapshot(t, { limit: 100 });
+    expect([said.windowMinutes, said.toolJobs.recentDeadLetters.length]).toEqual([30, 60]);
+    expect(said.clamped).toEqual([]);
+  });
+});
+
+// Weakness W2-14 of the public original: operators were shown what users asked.
+test("it holds no secret and nothing a user said, wherever that is stored", async () => {
+  const CANARY = "canary-4711";
+  for (const name of KNOB_NAMES) if (knobRow(name).secret) vi.stubEnv(name, `${CANARY}-${name}`);
+  vi.stubEnv("RATE_LIMIT_GLOBAL_MAX", CANARY);
+  vi.stubEnv("CHAT_MODEL_FAST_PRIMARY", `not a model: ${CANARY}`);
+  vi.stubEnv("BULKHEAD_OR_PRI_MAX_CONCURRENT", "1");
+  vi.stubEnv("BULKHEAD_OR_SEC_MAX_CONCURRENT", "1");
+  const t = backend();
+  const userId = `user-${CANARY}`;
+  const turn = {
+    userId,
+    content: `say ${CANARY}`,
+    clientMessageId: CANARY,
+    addressKey: CANARY,
+    idempotency: { key: CANARY, fingerprint: CANARY },
+  };
+  const { streamId } = await begin(t, turn);
+  await settle(t, streamId, {
+    content: CANARY,
+    reasoning: CANARY,
+    toolResults: [{ toolCallId: CANARY, name: "search_web", content: CANARY }],
+    ending: "error_in_band",
+  });
+  for (let i = 0; i < 3; i++)
+    await t.mutation(internal.chatTurns.admit, { request: { userId, content: CANARY } });
+  await bury(t, JSON.stringify({ query: CANARY }));
+  const enqueued = await enqueue(t, "search_products", JSON.stringify({ query: CANARY }));
+  if (enqueued.kind !== "run") throw new Error("a slot is free");
+  const { jobId, fence } = enqueued.claim;
+  await t.mutation(internal.toolJobs.complete, {
+    jobId,
+    fence,
+    resultJson: JSON.stringify(CANARY),
+    cache: { namespace: "search_products_v1", key: CANARY, ttlMs: MINUTE, value: CANARY },
+  });
+  await t.run(async (ctx) => {
+    await ctx.db.insert("providerTokens", { name: "ebay", token: CANARY, expiresAt: START_MS });
+    await ctx.db.insert("webhookInbox", {
+      state: "dead_letter",
+      event: { type: "gmail_history", emailAddress: `${CANARY}@example.com`, historyId: "1" },
+      attempts: 5,
+      dueAtMs: START_MS,
+      lastErrorCode: "internal_error",
+      receivedAtMs: START_MS,
+    });
+  });
+  const said = await snapshot(t);
+  expect(JSON.stringify(said)).not.toContain(CANARY);
+  // What was put in is there, without its contents.
+  expect(said.configWarnings.map(({ name }) => name)).toContain("RATE_LIMIT_GLOBAL_MAX");
+  expect(said.toolJobs).toMatchObject({ byStatus: { deadLetter: 1, completed: 1 } });
+  expect(said).toMatchObject({
+    replayProtection: { byScope: { chat: { totalKeys: 1 } } },
+    rateLimitPressure: { sampledEvents: 1 },
+    webhookInbox: { deadLetter: 1 },
+  });
+});
