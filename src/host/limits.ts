@@ -25,6 +25,12 @@ const BUDGET = {
 type Metric = keyof typeof BUDGET;
 type Usage = Record<Metric, number>;
 
+const METRICS = Object.keys(BUDGET) as Metric[];
+
+function perMetric<T>(make: (metric: Metric) => T): Record<Metric, T> {
+  return Object.fromEntries(METRICS.map((metric) => [metric, make(metric)])) as Record<Metric, T>;
+}
+
 const HELP =
   "Consider using smaller limits in your queries, paginating your queries, or using indexed queries with a selective index range expressions.";
 const RUN = "in a single function execution";
@@ -47,15 +53,7 @@ export class BudgetExceeded extends Error {}
  */
 export class Budget {
   readonly #parent: Budget | null;
-  readonly #used: Usage = {
-    bytesRead: 0,
-    bytesWritten: 0,
-    databaseQueries: 0,
-    documentsRead: 0,
-    documentsWritten: 0,
-    functionsScheduled: 0,
-    scheduledFunctionArgsBytes: 0,
-  };
+  readonly #used: Usage = perMetric(() => 0);
 
   constructor(parent: Budget | null = null) {
     this.#parent = parent;
@@ -84,26 +82,15 @@ export class Budget {
 
   /** Takes over what a finished sub-transaction wrote and scheduled. */
   keep(child: Budget): void {
-    for (const metric of Object.keys(BUDGET) as Metric[]) {
-      this.#used[metric] += child.#used[metric];
-    }
+    for (const metric of METRICS) this.#used[metric] += child.#used[metric];
   }
 
   /** In the shape of `ctx.meta.getTransactionMetrics()`. */
   metrics(): Record<Metric, { used: number; remaining: number }> {
-    const entry = (metric: Metric) => {
+    return perMetric((metric) => {
       const used = this.#total(metric);
       return { used, remaining: BUDGET[metric] - used };
-    };
-    return {
-      bytesRead: entry("bytesRead"),
-      bytesWritten: entry("bytesWritten"),
-      databaseQueries: entry("databaseQueries"),
-      documentsRead: entry("documentsRead"),
-      documentsWritten: entry("documentsWritten"),
-      functionsScheduled: entry("functionsScheduled"),
-      scheduledFunctionArgsBytes: entry("scheduledFunctionArgsBytes"),
-    };
+    });
   }
 
   #count(metric: Metric, amount: number): void {
