@@ -1,5 +1,6 @@
 import { type Infer, v } from "convex/values";
 import { type AdmittedTurn, runAdmittedTurn } from "../src/channels/chat/backend";
+import { throughContention } from "../src/channels/contention";
 import { env } from "../src/config/env";
 import { readKnob } from "../src/config/read";
 import { AppError } from "../src/errors/appError";
@@ -36,14 +37,15 @@ export const streamAnswer = action({
     { threadId, messageId, modelId, webSearch = false },
   ): Promise<Infer<typeof answer>> => {
     const userId = await requireUserId(ctx);
-    const verdict: TurnVerdict = await ctx.runMutation(internal.chatTurns.admit, {
-      request: {
-        userId,
-        threadId,
-        ...(messageId === undefined ? {} : { messageId }),
-        ...(modelId === undefined ? {} : { modelId }),
-      },
-    });
+    const request = {
+      userId,
+      threadId,
+      ...(messageId === undefined ? {} : { messageId }),
+      ...(modelId === undefined ? {} : { modelId }),
+    };
+    const verdict: TurnVerdict = await throughContention(() =>
+      ctx.runMutation(internal.chatTurns.admit, { request }),
+    );
     if (verdict.kind === "replay") throw new Error("a turn without a key is never a replay");
     if (verdict.kind === "refused") {
       const { code, ...extra } = verdict.error;

@@ -1,10 +1,11 @@
 import { type AdmittedTurn, runAdmittedTurn } from "../src/channels/chat/backend";
 import { encodeFrame } from "../src/channels/chat/events";
 import { eventStream } from "../src/channels/chat/sse";
+import { throughContention } from "../src/channels/contention";
 import { env } from "../src/config/env";
 import { readKnob } from "../src/config/read";
 import { SECOND } from "../src/core/time";
-import { AppError, errorData } from "../src/errors/appError";
+import { AppError } from "../src/errors/appError";
 import type { CallOf } from "../src/http/pipeline";
 import { rateLimitHeaders } from "../src/http/problem";
 import { platformIo } from "../src/providers/io";
@@ -23,13 +24,16 @@ const READ_GAP_GROWTH = 1.5;
 export async function chatPost(ctx: ActionCtx, call: CallOf<"chatPost">): Promise<Response> {
   const userId = call.identity.subject;
   const { body } = call;
-  const verdict = await admit(ctx, {
+  const request: TurnRequest = {
     userId,
     ...("message" in body ? withoutUndefined(body.message) : {}),
     ...withoutUndefined({ threadId: body.threadId, modelId: body.modelId }),
     ...(await idempotencyOf(call)),
     ...withoutUndefined({ addressKey: call.client.key }),
-  });
+  };
+  const verdict: TurnVerdict = await throughContention(() =>
+    ctx.runMutation(internal.chatTurns.admit, { request }),
+  );
   switch (verdict.kind) {
     case "refused": {
       const { code, ...extra } = verdict.error;
@@ -73,16 +77,6 @@ export async function chatAbort(ctx: ActionCtx, call: CallOf<"chatAbort">): Prom
 }
 
 const REPLAYED = { "x-idempotent-replay": "1" };
-
-/** An admission lost to contention is tried once more; lost again, the caller is told to wait. */
-async function admit(ctx: ActionCtx, request: TurnRequest): Promise<TurnVerdict> {
-  try {
-    return await ctx.runMutation(internal.chatTurns.admit, { request });
-  } catch (error) {
-    if (errorData(error).code !== "overloaded") throw error;
-    return await ctx.runMutation(internal.chatTurns.admit, { request });
-  }
-}
 
 interface Reading {
   readonly userId: string;

@@ -88,7 +88,7 @@ describe("an admitted turn", () => {
     expect(rows.chunks).toMatchObject([{ streamId, firstFrameId: 1, frames: turn.frames }]);
     expect(rows.slots).toMatchObject([{ pool: PRIMARY, holder: "dana", fence: 1 }]);
     expect(rows.limits.map(({ k }) => k.replace(/#\d+$/, "#")).sort()).toEqual([
-      "chat_address:address:1",
+      "chat_address:address:1#",
       "chat_stream:user:dana",
       "global:all#",
     ]);

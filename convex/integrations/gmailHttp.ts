@@ -1,5 +1,6 @@
-import { acceptTwice, answerTo } from "../../src/channels/acceptance";
+import { answerTo } from "../../src/channels/acceptance";
 import type { WebhookCall } from "../../src/channels/call";
+import { throughContention } from "../../src/channels/contention";
 import { readNotification } from "../../src/channels/gmail/envelope";
 import { fetchGoogleKeys } from "../../src/channels/gmail/fetchKeys";
 import type { KeySource } from "../../src/channels/gmail/googleKeys";
@@ -31,7 +32,9 @@ export async function gmailPush(ctx: ActionCtx, call: WebhookCall): Promise<Resp
   const notification = readNotification(call.body);
   const { key } = call.client;
   const args = key === undefined ? { notification } : { notification, addressKey: key };
-  const part = await acceptTwice(() => ctx.runMutation(internal.integrations.gmail.accept, args));
+  const part = await throughContention(() =>
+    ctx.runMutation(internal.integrations.gmail.accept, args),
+  );
   return answerTo([part]);
 }
 

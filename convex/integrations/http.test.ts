@@ -6,6 +6,7 @@ import type { WebhookCall } from "../../src/channels/call";
 import { HUB_SIGNATURE_HEADER, signHub256 } from "../../src/channels/signature/hub256";
 import { errorData } from "../../src/errors/appError";
 import type { Gate } from "../../src/providers/call";
+import { platformIo } from "../../src/providers/io";
 import {
   ACCOUNT_UPDATE,
   delivery,
@@ -68,6 +69,7 @@ beforeEach(() => {
   vi.stubEnv("RATE_LIMIT_WHATSAPP_MAX", "100");
 });
 afterEach(() => {
+  vi.restoreAllMocks();
   vi.useRealTimers();
   vi.unstubAllEnvs();
   vi.unstubAllGlobals();
@@ -131,7 +133,8 @@ describe("receiving WhatsApp deliveries", () => {
     });
   });
 
-  test("an accept lost to contention is tried once more, and no more", async () => {
+  test("an accept lost to contention is tried again, a few times", async () => {
+    vi.spyOn(platformIo, "sleep").mockResolvedValue();
     const t = backend();
     const conflict = new Error(
       'Documents read from or written to the "limits" table changed while this mutation was being run and on every subsequent retry.',

@@ -1,5 +1,6 @@
-import { type Acceptance, acceptTwice, answerTo } from "../../src/channels/acceptance";
+import { type Acceptance, answerTo } from "../../src/channels/acceptance";
 import type { WebhookCall } from "../../src/channels/call";
+import { throughContention } from "../../src/channels/contention";
 import { HUB_SIGNATURE_HEADER, verifyHub256 } from "../../src/channels/signature/hub256";
 import { readDelivery } from "../../src/channels/whatsapp/delivery";
 import type { WhatsappEvent } from "../../src/channels/whatsapp/event";
@@ -48,5 +49,7 @@ async function accept(
   addressKey: string | undefined,
 ): Promise<Acceptance> {
   const args = addressKey === undefined ? { events } : { events, addressKey };
-  return await acceptTwice(() => ctx.runMutation(internal.integrations.whatsapp.accept, args));
+  return await throughContention(() =>
+    ctx.runMutation(internal.integrations.whatsapp.accept, args),
+  );
 }

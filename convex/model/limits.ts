@@ -17,7 +17,7 @@ export interface LimitRequest extends LimitPolicy {
   readonly key: string;
   /** How many requests this one counts for. Default 1. */
   readonly weight?: number;
-  /** True for a key that many callers share: it is spread over documents by its rate. */
+  /** True for a key that many callers share: it is spread over documents by its rate and burst. */
   readonly shared?: boolean;
 }
 
@@ -35,8 +35,8 @@ export type LimitDecision =
     }
   | { readonly ok: false; readonly info: RateLimitInfo; readonly retryAfterMs: number };
 
-/** Shards looked at before a shared key is refused. */
-const SHARD_TRIES = 4;
+/** Shards looked at before a shared key is refused: all of them, save for the largest limits. */
+const SHARD_TRIES = 8;
 
 /**
  * Decides without taking, so that guards checked together are taken together. Reads one document

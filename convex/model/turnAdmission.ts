@@ -246,6 +246,8 @@ async function checkLimits(
       key: addressKey,
       max: readKnob(env, "RATE_LIMIT_ADDRESS_MAX"),
       windowMs: readKnob(env, "RATE_LIMIT_ADDRESS_WINDOW_MS"),
+      // An office is one address: its users must not wait for each other's writes.
+      shared: true,
     });
   const decisions: Limits.LimitDecision[] = [];
   for (const request of requests) {

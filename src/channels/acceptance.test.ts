@@ -1,6 +1,6 @@
-import { describe, expect, test, vi } from "vitest";
-import { AppError, errorData } from "../errors/appError";
-import { type Acceptance, acceptTwice, answerTo } from "./acceptance";
+import { describe, expect, test } from "vitest";
+import { AppError } from "../errors/appError";
+import { type Acceptance, answerTo } from "./acceptance";
 
 const LIMIT = { name: "whatsapp", limit: 10, windowMs: 1000, remaining: 7, resetMs: 300 };
 const ACCEPTED: Acceptance = { kind: "accepted", limits: [LIMIT] };
@@ -32,30 +32,5 @@ describe("the answer to a delivery", () => {
 
   test("with a part refused is its refusal, so that all of it comes again", () => {
     expect(() => answerTo([ACCEPTED, REFUSED])).toThrow(AppError);
-  });
-});
-
-describe("accepting twice", () => {
-  const attempt = async (accept: () => Promise<string>): Promise<string> => {
-    try {
-      return await acceptTwice(accept);
-    } catch (error) {
-      return errorData(error).code;
-    }
-  };
-
-  test("tries again after contention, once", async () => {
-    const recovers = vi.fn().mockRejectedValueOnce(new AppError("overloaded"));
-    recovers.mockResolvedValue("stored");
-    expect(await attempt(recovers)).toBe("stored");
-    const lost = vi.fn().mockRejectedValue(new AppError("overloaded"));
-    expect(await attempt(lost)).toBe("overloaded");
-    expect(lost).toHaveBeenCalledTimes(2);
-  });
-
-  test("does not repeat what failed for another reason", async () => {
-    const broken = vi.fn().mockRejectedValue(new Error("a bug"));
-    expect(await attempt(broken)).toBe("internal_error");
-    expect(broken).toHaveBeenCalledTimes(1);
   });
 });

@@ -1,4 +1,4 @@
-import { AppError, errorData, type RateLimitInfo } from "../errors/appError";
+import { AppError, type RateLimitInfo } from "../errors/appError";
 import { rateLimitHeaders } from "../http/problem";
 
 /** What an accept mutation decided about a delivery. */
@@ -32,17 +32,4 @@ export function answerTo(parts: readonly Acceptance[]): Response {
       ...(replayed ? { "x-idempotent-replay": "1" } : {}),
     },
   });
-}
-
-/**
- * Runs an accept mutation, and once more where the platform gave up on conflicts: a provider's
- * redelivery costs minutes, another try milliseconds.
- */
-export async function acceptTwice<Result>(accept: () => Promise<Result>): Promise<Result> {
-  try {
-    return await accept();
-  } catch (error) {
-    if (errorData(error).code !== "overloaded") throw error;
-    return await accept();
-  }
 }

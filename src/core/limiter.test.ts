@@ -208,15 +208,16 @@ describe("the shards of a limit", () => {
   });
 
   test.each([
-    [{ max: 30, windowMs: 5 * MINUTE }, 1],
-    [{ max: 240, windowMs: MINUTE }, 1],
-    [{ max: 480, windowMs: MINUTE }, 2],
+    [{ max: 16, windowMs: 5 * MINUTE }, 1],
+    // Two a second is little, but all of it may come at once.
+    [{ max: 120, windowMs: MINUTE }, 8],
+    [{ max: 16, windowMs: SECOND }, 4],
     [{ max: 18_000, windowMs: MINUTE }, SHARDS_MAX],
     [{ max: 5_000, windowMs: SECOND }, SHARDS_MAX],
     // More than four a second each, but there is no burst to split any further.
     [{ max: 3, windowMs: 10 }, 2],
     [{ max: 1, windowMs: 1 }, 1],
-  ])("are as many as its rate needs: %j", (policy, shards) => {
+  ])("are as many as its rate and burst need: %j", (policy, shards) => {
     expect(shardsFor(policy)).toBe(shards);
   });
 });

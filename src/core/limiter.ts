@@ -76,15 +76,19 @@ function mend(arrival: Arrival, nowMs: number, burstMs: number): number | null {
 
 /** Writes a second that one document bears without conflicts that matter. */
 const WRITES_PER_SECOND_PER_SHARD = 4;
+/** Requests at once that one document bears: a burst may use a whole limit up in a moment. */
+const BURST_PER_SHARD = 16;
 export const SHARDS_MAX = 64;
 
 /**
- * Documents to spread a shared key over, from its configured rate: refusals write nothing, so the
- * limit itself bounds the writes. A power of two, and never more than the burst can be split into.
+ * Documents to spread a shared key over, from its configured rate and burst: refusals write nothing,
+ * so the limit itself bounds the writes. A power of two, and never more than the burst can be split
+ * into.
  */
 export function shardsFor(policy: LimitPolicy): number {
   const perSecond = (policy.max * 1000) / policy.windowMs;
-  const wanted = Math.min(SHARDS_MAX, policy.max, perSecond / WRITES_PER_SECOND_PER_SHARD);
+  const needed = Math.max(perSecond / WRITES_PER_SECOND_PER_SHARD, policy.max / BURST_PER_SHARD);
+  const wanted = Math.min(SHARDS_MAX, policy.max, needed);
   let shards = 1;
   while (shards < wanted && shards * 2 <= policy.max) shards *= 2;
   return shards;
