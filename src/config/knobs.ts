@@ -8,7 +8,7 @@ import type { EnumKnob, IntKnob, KnobRow, ListKnob, SecretKnob } from "./rows";
 
 export type { KnobRow } from "./rows";
 
-export const KNOBS = { ...PRODUCT_KNOBS, ...RELIABILITY_KNOBS } satisfies Record<string, KnobRow>;
+const KNOBS = { ...PRODUCT_KNOBS, ...RELIABILITY_KNOBS } satisfies Record<string, KnobRow>;
 
 type Knobs = typeof KNOBS;
 

@@ -27,7 +27,7 @@ export type KnobGroup =
   | "WhatsApp"
   | "Reports";
 
-export type Unit = "ms" | "bytes" | "requests" | "minutes" | "tokens" | "jobs" | "rows";
+type Unit = "ms" | "bytes" | "requests" | "minutes" | "tokens" | "jobs" | "rows";
 
 export interface IntKnob extends Common {
   readonly kind: "int";

@@ -5,7 +5,7 @@
 import * as z from "zod";
 
 /** Characters of one user message, as Unicode counts them. */
-export const CONTENT_CHARS_MAX = 32_000;
+const CONTENT_CHARS_MAX = 32_000;
 const ID_LENGTH_MAX = 128;
 const SESSION_ID_LENGTH_MAX = 256;
 

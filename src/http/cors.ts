@@ -42,8 +42,8 @@ export function preflightHeaders(
   };
 }
 
-/** Throws `forbidden` for a page of another origin. Who sends no Origin is no browser page. */
-export function requireOrigin(origin: string | null, allowed: readonly string[]): void {
-  if (origin !== null && !allowed.includes(origin))
+/** Throws `forbidden` for a page of an origin that is not allowed. */
+export function requireOrigin(origin: string, allowed: readonly string[]): void {
+  if (!allowed.includes(origin))
     throw new AppError("forbidden", { detail: "This origin is not allowed." });
 }

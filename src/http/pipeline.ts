@@ -13,7 +13,7 @@ import { requireOrigin } from "./cors";
 import { type RouteId, type RouteRow, type ROUTES, type Scheme } from "./routes";
 import { parseContract, queryObject } from "./validate";
 
-export interface Identity {
+interface Identity {
   readonly subject: string;
   readonly tokenIdentifier: string;
 }
@@ -44,7 +44,7 @@ export interface CallOf<Id extends RouteId> {
 }
 
 /** What a verifier sees: nothing is parsed before it agrees. */
-export interface Signed {
+interface Signed {
   readonly headers: Headers;
   readonly bytes: Uint8Array<ArrayBuffer>;
   readonly url: URL;
@@ -103,6 +103,7 @@ export async function passGuards<Ctx extends PipelineCtx, Id extends RouteId>(
 
 function checkOrigin(headers: Headers, env: Env): void {
   const origin = headers.get("origin");
+  // Who sends no Origin is no page, and may be anybody's own program.
   if (origin !== null) requireOrigin(origin, readKnob(env, "ALLOWED_ORIGINS"));
 }
 

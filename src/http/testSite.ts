@@ -5,7 +5,7 @@ import { mount, type Mounting } from "./mount";
 import type { PipelineCtx } from "./pipeline";
 import { ROUTE_IDS } from "./routes";
 
-export const SITE = "https://ballast.example";
+const SITE = "https://ballast.example";
 export const ORIGIN = "https://app.example";
 
 export interface TestSite {

@@ -1,14 +1,13 @@
 import type * as z from "zod";
-import { AppError, type Issue, ISSUES_MAX } from "../errors/appError";
-
-const TEXT_LENGTH_MAX = 200;
+import { AppError, type Issue } from "../errors/appError";
 
 /** The value as its contract types it. Throws `invalid_request` with what is wrong, field by field. */
 export function parseContract<Output>(contract: z.ZodType<Output>, value: unknown): Output {
   const parsed = contract.safeParse(value);
   if (parsed.success) return parsed.data;
   const issues = parsed.error.issues.flatMap((issue) => flatten(issue, []));
-  throw new AppError("invalid_request", { issues: issues.slice(0, ISSUES_MAX) });
+  // How many are told, and how long each may be, is bounded where errors are read.
+  throw new AppError("invalid_request", { issues });
 }
 
 type ZodIssue = z.core.$ZodIssue;
@@ -16,15 +15,11 @@ type ZodIssue = z.core.$ZodIssue;
 function flatten(issue: ZodIssue, at: readonly PropertyKey[]): Issue[] {
   const path = [...at, ...issue.path];
   if (issue.code !== "invalid_union")
-    return [{ path: cut(path.map(String).join(".")), message: cut(issue.message) }];
+    return [{ path: path.map(String).join("."), message: issue.message }];
   // A caller meant the form that he came nearest to.
   const nearest = [...issue.errors].sort((a, b) => a.length - b.length)[0] ?? [];
   return nearest.flatMap((inner) => flatten(inner, path));
 }
-
-/** Zod repeats what the caller sent; ten thousand unknown keys are not repeated. */
-const cut = (text: string): string =>
-  text.length <= TEXT_LENGTH_MAX ? text : `${text.slice(0, TEXT_LENGTH_MAX)}…`;
 
 /**
  * Query parameters as an object for a contract. One that is given twice is a list, which no
