@@ -35,7 +35,7 @@ const { value } = fc.letrec<{ value: Value }>((tie) => ({
 }));
 
 const encode = (input: Value | undefined) =>
-  encodeValue(input === undefined ? undefined : (convexToJson(input)));
+  encodeValue(input === undefined ? undefined : convexToJson(input));
 const order = (a: string, b: string) => (a < b ? -1 : a > b ? 1 : 0);
 
 test("keys sort as Convex sorts values", () => {
