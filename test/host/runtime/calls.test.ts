@@ -1,6 +1,9 @@
+import { writeFileSync } from "node:fs";
+import path from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { WriteConflict } from "../../../src/host/database";
-import { startFixture, until } from "./support";
+import { readDeployment } from "../../../src/host/deployment";
+import { scratch, startFixture, until } from "./support";
 import type { Fixture } from "./support";
 
 let host: Fixture;
@@ -151,6 +154,39 @@ test("a conflict that does not go away is given up on after five attempts, with 
     ) as unknown,
   });
   await conflicting.close();
+});
+
+test("a note of a host that was killed is gone before the ports of the next one can be asked", async () => {
+  const dataDir = scratch("stale");
+  writeFileSync(path.join(dataDir, "deployment.json"), JSON.stringify({ pid: 1 }));
+  const notes: unknown[] = [];
+  const next = await startFixture({
+    dataDir,
+    prepare: async () => {
+      notes.push(await readDeployment(dataDir));
+      return {
+        env: { GIVEN: "by the app" },
+        deployment: { simUrl: "http://sim" },
+        close: async () => undefined,
+      };
+    },
+  });
+  notes.push(await readDeployment(dataDir));
+  expect(notes).toEqual([
+    null,
+    {
+      cloudUrl: next.cloudUrl,
+      siteUrl: next.siteUrl,
+      adminKey: next.adminKey,
+      pid: process.pid,
+      simUrl: "http://sim",
+    },
+  ]);
+  expect(await next.run("notes:variables", { name: "GIVEN" })).toMatchObject({
+    value: "by the app",
+  });
+  await next.close();
+  expect(await readDeployment(dataDir)).toBeNull();
 });
 
 test("what an action left running may finish its call, but can make no further one", async () => {

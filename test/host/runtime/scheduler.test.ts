@@ -80,6 +80,37 @@ describe("a scheduled mutation", () => {
   });
 });
 
+test("a cancellation between two attempts of a job is heeded", async () => {
+  let commits = -Infinity;
+  const racing = await startFixture({
+    injection: {
+      // The fixture's cron runs once and then waits for a clock that stands still.
+      nowMs: () => 1_700_000_000_000,
+      // Large, so that the wait between the attempts leaves time for the cancellation.
+      random: () => 0.7 + Math.random() * 0.3,
+      // The second commit from now is the job's first attempt.
+      commitFailure: () => (++commits === 2 ? new WriteConflict("notes") : undefined),
+    },
+  });
+  await until(
+    () => racing.run("notes:counter", { name: "tick" }),
+    (count) => count === 1,
+  );
+  commits = 0;
+  const id = text(await racing.run("jobs:scheduleRun", { tag: "raced", delayMs: 0 }));
+  await until(
+    async () => commits,
+    (count) => count >= 2,
+  );
+  await racing.run("jobs:cancel", { id });
+  const after = (await racing.run("jobs:state", { id })) as unknown as Job;
+  await new Promise((resolve) => setTimeout(resolve, 250));
+  const end = (await racing.run("jobs:state", { id })) as unknown as Job;
+  expect(end.state.kind).toBe(after.state.kind);
+  expect(await racing.run("notes:list")).toEqual(end.state.kind === "canceled" ? [] : ["raced"]);
+  await racing.close();
+});
+
 describe("a scheduled action", () => {
   test("is in progress while it runs, then done", async () => {
     const id = await host.run("jobs:scheduleWork", { tag: "action", workMs: 150 });
