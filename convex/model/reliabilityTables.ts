@@ -29,8 +29,9 @@ export const toolJobStatus = v.union(
 /** Tables of the reliability primitives. They know nothing of chat, Gmail or WhatsApp. */
 export const reliabilityTables = {
   // Rate limits, one number per key: k is `policy:key[#shard]`, t the theoretical arrival time in
-  // epoch ms. Written by admissions that pass; read by admissions of the same key. A row whose
-  // time has passed says nothing and is deleted by rateLimit:cleanupExpired.
+  // epoch ms. Written by admissions that pass, and by a refusal that meets the time of another
+  // clock; read by admissions of the same key. A row whose time has passed says nothing and is
+  // deleted by rateLimit:cleanupExpired.
   limits: defineTable({ k: v.string(), t: v.number() })
     .index("by_key", ["k"])
     .index("by_time", ["t"]),
@@ -142,7 +143,7 @@ export const reliabilityTables = {
   }).index("by_job", ["jobId"]),
 
   // Access tokens of providers that hand out client credentials. Written when one is fetched; read
-  // by the next call. Overwritten in place.
+  // by the next call. Never deleted, overwritten in place.
   providerTokens: defineTable({
     name: v.string(),
     token: v.string(),
