@@ -14,6 +14,7 @@ export interface RuntimeHooks {
   /** Uniform in [0, 1). */
   uniform(): number;
   sleep(ms: number): Promise<void>;
+  print(line: string): void;
 }
 
 export interface CallResult {
@@ -42,6 +43,8 @@ const CONFLICT_BASE_MS = 100;
 const CONFLICT_CAP_MS = 2_000;
 const VALUE_CHARS_MAX = 16 * 1024 * 1024;
 const DEPTH_MAX = 8;
+/** Reported, not enforced: here it includes the database's time. */
+const USER_MS_MAX = 1_000;
 const NOT_ROUTED = { status: 404, headers: { "content-type": "text/plain; charset=utf-8" } };
 
 /** Runs functions by name: one snapshot per query, one commit per mutation, nothing held by actions. */
@@ -227,6 +230,7 @@ export class Runtime {
 
   async #run(entry: FunctionEntry, args: unknown, invocation: Invocation): Promise<CallResult> {
     const { logLines } = invocation;
+    const startedMs = performance.now();
     try {
       const argsJson = JSON.stringify([args]);
       checkValue(entry.args, args, argsJson, "ArgumentValidationError");
@@ -240,6 +244,11 @@ export class Runtime {
       throw toFunctionError(error, this.app.stacks, logLines);
     } finally {
       invocation.end();
+      const tookMs = Math.round(performance.now() - startedMs);
+      if (invocation.deterministic && tookMs > USER_MS_MAX)
+        this.hooks.print(
+          `${entry.name} took ${tookMs} ms; Convex ends a ${entry.kind} after ${USER_MS_MAX} ms of its own time.`,
+        );
     }
   }
 

@@ -131,7 +131,7 @@ async function start(
     cleanups.push(() => surroundings.close());
     environment.setDefaults({ ...options.env, ...surroundings.env });
   }
-  cleanups.push(catchDanglingRejections(print));
+  cleanups.push(catchStrayFailures(print));
   const { runtime, load } = await openRuntime(options, environment, { print, cleanups, bundling });
   const authenticator = new Authenticator(() => runtime.app.authConfig(), fetch);
   environment.onChange(() => {
@@ -228,6 +228,7 @@ async function openRuntime(
     nowMs: injection.nowMs ?? Date.now,
     uniform: injection.random ?? Math.random,
     sleep: async (ms) => sleep(ms),
+    print,
   };
   // The sandbox is made before the runtime that its system calls go to.
   const late: { runtime?: Runtime } = {};
@@ -274,15 +275,21 @@ async function keepAdminKey(dataDir: string, instanceName: string): Promise<stri
   return key;
 }
 
-/** A promise that nobody awaits fails the run it belongs to, and nothing else. */
-function catchDanglingRejections(print: (line: string) => void): () => Promise<void> {
-  const listener = (reason: unknown) => {
+/** What nobody awaits or catches fails the run it belongs to, and nothing else. */
+function catchStrayFailures(print: (line: string) => void): () => Promise<void> {
+  const onRejection = (reason: unknown) => {
     const invocation = currentInvocation();
     if (invocation === undefined) print(`Unhandled rejection: ${messageOf(reason)}`);
     else invocation.fail(reason);
   };
-  process.on("unhandledRejection", listener);
+  // A listener that throws, for one: Node throws that again where nobody can catch it.
+  const onException = (error: Error) => {
+    const invocation = currentInvocation();
+    if (invocation === undefined) throw error;
+    invocation.fail(error);
+  };
+  process.on("unhandledRejection", onRejection).on("uncaughtException", onException);
   return async () => {
-    process.off("unhandledRejection", listener);
+    process.off("unhandledRejection", onRejection).off("uncaughtException", onException);
   };
 }

@@ -3,7 +3,7 @@ import type { Transaction } from "./database";
 import { PlatformError } from "./errors";
 import { SeededRandom } from "./random";
 
-export type FunctionKind = "query" | "mutation" | "action" | "httpAction";
+type FunctionKind = "query" | "mutation" | "action" | "httpAction";
 
 /** Claims as `getUserIdentity` returns them. */
 export type Claims = Readonly<Record<string, unknown>> & {
@@ -55,7 +55,7 @@ export interface InvocationOptions {
   readonly jobCanceled?: () => Promise<boolean>;
 }
 
-export const LOG_LINES_MAX = 256;
+const LOG_LINES_MAX = 256;
 const LOG_LINE_CHARS_MAX = 32_768;
 
 /** One run of one function: what its system calls, clock, randomness and timers belong to. */

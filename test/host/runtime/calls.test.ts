@@ -156,6 +156,18 @@ test("a conflict that does not go away is given up on after five attempts, with 
   await conflicting.close();
 });
 
+test("a query that the platform would have ended is reported", async () => {
+  let latencyMs = 0;
+  const slow = await startFixture({
+    injection: { databaseLatency: () => new Promise((resolve) => setTimeout(resolve, latencyMs)) },
+  });
+  latencyMs = 1_100;
+  await slow.run("notes:list");
+  expect(slow.printed.join()).toMatch(/notes:list took \d+ ms; Convex ends a query after 1000 ms/);
+  latencyMs = 0;
+  await slow.close();
+});
+
 test("a note of a host that was killed is gone before the ports of the next one can be asked", async () => {
   const dataDir = scratch("stale");
   writeFileSync(path.join(dataDir, "deployment.json"), JSON.stringify({ pid: 1 }));

@@ -105,6 +105,20 @@ describe("a start", () => {
   });
 });
 
+test("a listener of a function that throws does not take the host with it", async () => {
+  const host = await spawnHost(scratch("cli"));
+  const controller = new AbortController();
+  const { siteUrl } = host.deployment;
+  const response = await fetch(`${siteUrl}/stream?count=20&everyMs=20&tag=throw`, {
+    signal: controller.signal,
+  });
+  await response.body?.getReader().read();
+  controller.abort();
+  await new Promise((resolve) => setTimeout(resolve, 200));
+  expect((await fetch(`${siteUrl}/hello`)).status).toBe(200);
+  expect(await host.kill("SIGTERM")).toBe(0);
+});
+
 test("run and reset work on a data directory", async () => {
   const dataDir = scratch("cli");
   const dir = ["--data-dir", dataDir];
