@@ -17,6 +17,7 @@ import type * as chat from "../chat.js";
 import type * as chatHttp from "../chatHttp.js";
 import type * as chatTurns from "../chatTurns.js";
 import type * as crons from "../crons.js";
+import type * as http from "../http.js";
 import type * as idempotency from "../idempotency.js";
 import type * as integrations_gmail from "../integrations/gmail.js";
 import type * as integrations_gmailHttp from "../integrations/gmailHttp.js";
@@ -27,6 +28,7 @@ import type * as integrations_whatsappHttp from "../integrations/whatsappHttp.js
 import type * as messages from "../messages.js";
 import type * as model_access from "../model/access.js";
 import type * as model_admission from "../model/admission.js";
+import type * as model_batch from "../model/batch.js";
 import type * as model_breakers from "../model/breakers.js";
 import type * as model_budgets from "../model/budgets.js";
 import type * as model_chatFunctions from "../model/chatFunctions.js";
@@ -75,6 +77,7 @@ declare const fullApi: ApiFromModules<{
   chatHttp: typeof chatHttp;
   chatTurns: typeof chatTurns;
   crons: typeof crons;
+  http: typeof http;
   idempotency: typeof idempotency;
   "integrations/gmail": typeof integrations_gmail;
   "integrations/gmailHttp": typeof integrations_gmailHttp;
@@ -85,6 +88,7 @@ declare const fullApi: ApiFromModules<{
   messages: typeof messages;
   "model/access": typeof model_access;
   "model/admission": typeof model_admission;
+  "model/batch": typeof model_batch;
   "model/breakers": typeof model_breakers;
   "model/budgets": typeof model_budgets;
   "model/chatFunctions": typeof model_chatFunctions;

@@ -33,7 +33,7 @@ export async function openDatabase(options: {
 }
 
 /** See `Database`: this one keeps everything in one file and commits in groups. */
-export class Engine implements Database {
+class Engine implements Database {
   readonly #store: Store;
   readonly #injection: Injection;
   readonly #catalog: Catalog;

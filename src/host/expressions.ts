@@ -2,7 +2,7 @@ import { compareValues, jsonToConvex, type JSONValue, type Value } from "convex/
 import { fieldAt, isArray, isObject, type Json, type JsonObject } from "./json";
 
 type Operand = Value | undefined;
-export type Evaluate = (document: JsonObject) => Operand;
+type Evaluate = (document: JsonObject) => Operand;
 
 const COMPARISONS: Record<string, (order: number) => boolean> = {
   $eq: (order) => order === 0,
@@ -28,7 +28,7 @@ const ARITHMETIC: Record<string, Arithmetic> = {
 };
 
 /** Turns a serialized filter expression into a function of the document. */
-export function compileExpression(json: Json): Evaluate {
+function compileExpression(json: Json): Evaluate {
   if (!isObject(json)) throw new Error(`Invalid filter expression: ${JSON.stringify(json)}`);
   const [operator = "", operand = null] = Object.entries(json)[0] ?? [];
   const comparison = COMPARISONS[operator];

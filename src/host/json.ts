@@ -47,7 +47,7 @@ export function fieldAt(document: JsonObject, path: readonly string[]): Json | u
   return current;
 }
 
-export function int64(value: bigint): JsonObject {
+function int64(value: bigint): JsonObject {
   const bytes = Buffer.alloc(8);
   bytes.writeBigInt64LE(value);
   return { $integer: bytes.toString("base64") };
