@@ -90,3 +90,39 @@ export async function resume(
     },
   });
 }
+
+/** Reads a stream by hand: text so far, more of it, and the way out. */
+export class Reader {
+  text = "";
+  private readonly reader: ReadableStreamDefaultReader<Uint8Array>;
+  private readonly decoder = new TextDecoder();
+
+  constructor(response: Response) {
+    if (response.body === null) throw new Error(`no stream: ${response.status}`);
+    this.reader = response.body.getReader();
+  }
+
+  get frames(): Frame[] {
+    return parseFrames(this.text);
+  }
+
+  async more(): Promise<boolean> {
+    const { done, value } = await this.reader.read();
+    if (!done) this.text += this.decoder.decode(value, { stream: true });
+    return !done;
+  }
+
+  async until(isIt: (frames: readonly Frame[]) => boolean): Promise<readonly Frame[]> {
+    while (!isIt(this.frames)) if (!(await this.more())) throw new Error(`ended: ${this.text}`);
+    return this.frames;
+  }
+
+  async end(): Promise<readonly Frame[]> {
+    while (await this.more());
+    return this.frames;
+  }
+
+  async leave(): Promise<void> {
+    await this.reader.cancel();
+  }
+}
