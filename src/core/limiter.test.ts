@@ -106,6 +106,22 @@ describe("what passes", () => {
     expect(key.ask(START_MS)).toMatchObject({ ok: false, remaining: 0 });
   });
 
+  test.each([
+    { max: 1_000_000, windowMs: MINUTE },
+    { max: 70_001, windowMs: MINUTE },
+    { max: 999, windowMs: 7 * SECOND },
+  ])("over time is at most its rate, taken to the last: $max in $windowMs ms", (policy) => {
+    const key = new Key(policy);
+    let passed = 0;
+    for (let ms = 0; ms < 2_000; ms++) {
+      const weight = decide(key.arrival, START_MS + ms, policy, 0).remaining;
+      if (weight > 0 && key.ask(START_MS + ms, weight).ok) passed += weight;
+    }
+    const allowed = policy.max + (policy.max * 1_999) / policy.windowMs;
+    expect(passed).toBeLessThanOrEqual(allowed);
+    expect(passed).toBeGreaterThan(0.98 * allowed);
+  });
+
   test("over a boundary of windows is no second burst", () => {
     const policy = { max: 120, windowMs: MINUTE };
     const key = new Key(policy);
@@ -132,7 +148,10 @@ describe("a refusal", () => {
           const verdict = key.ask(nowMs, weight);
           if (verdict.ok) continue;
           nthRefusal += 1;
-          const { retryAfterMs } = verdict;
+          const { remaining, resetMs, retryAfterMs } = verdict;
+          const untouched = decide(key.arrival, nowMs, policy, 0);
+          if (remaining !== untouched.remaining || resetMs !== untouched.resetMs)
+            throw new Error("it took something all the same");
           const at = (ms: number) => decide(key.arrival, ms, policy, weight).ok;
           const around = [at(nowMs + retryAfterMs - 1), at(nowMs + retryAfterMs)];
           if (around[0] === true || around[1] === false || retryAfterMs < 1)

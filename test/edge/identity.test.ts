@@ -1,0 +1,62 @@
+import { convexTest } from "convex-test";
+import { makeFunctionReference } from "convex/server";
+import { expect, test } from "vitest";
+import schema from "../../convex/schema";
+import { refused } from "./backend";
+
+const modules = import.meta.glob(["/convex/**/*.{ts,js}", "!/convex/**/*.test.ts"]);
+
+const THREAD = { threadId: "t" };
+const MESSAGE = { ...THREAD, messageId: "m" };
+
+/** Every function that anyone on the internet may call, with arguments it would accept. */
+const PUBLIC: Readonly<Record<string, readonly [Kind, Record<string, unknown>]>> = {
+  "chat:streamAnswer": ["action", THREAD],
+  "messages:abort": ["mutation", MESSAGE],
+  "messages:deleteAfter": ["mutation", MESSAGE],
+  "messages:list": ["query", THREAD],
+  "messages:send": ["mutation", { ...THREAD, content: "hello" }],
+  "messages:update": ["mutation", { ...MESSAGE, content: "hello" }],
+  "streamSessions:abort": ["mutation", { streamId: "s" }],
+  "streamSessions:start": ["mutation", THREAD],
+  "threads:create": ["mutation", {}],
+  "threads:createShareFork": ["mutation", { shareToken: "x" }],
+  "threads:createShareToken": ["mutation", THREAD],
+  "threads:get": ["query", THREAD],
+  "threads:list": ["query", {}],
+  "threads:remove": ["mutation", THREAD],
+  "threads:rename": ["mutation", { ...THREAD, title: "x" }],
+  "threads:togglePinned": ["mutation", THREAD],
+};
+type Kind = "query" | "mutation" | "action";
+
+// Weaknesses W2-06 to W2-08 of the public original: uploads, paid calls and threads for anyone.
+test.each(Object.entries(PUBLIC))(
+  "%s is refused without an identity",
+  async (name, [kind, args]) => {
+    const t = convexTest({ schema, modules });
+    switch (kind) {
+      case "query":
+        await refused(t.query(makeFunctionReference<"query">(name), args), "unauthorized");
+        return;
+      case "mutation":
+        await refused(t.mutation(makeFunctionReference<"mutation">(name), args), "unauthorized");
+        return;
+      case "action":
+        await refused(t.action(makeFunctionReference<"action">(name), args), "unauthorized");
+        return;
+    }
+  },
+);
+
+test("there is no public function besides these", async () => {
+  const found: string[] = [];
+  for (const [path, load] of Object.entries(modules)) {
+    if (path.includes("/_generated/")) continue;
+    const exports = (await load()) as Record<string, unknown>;
+    for (const [name, value] of Object.entries(exports))
+      if ((Object(value) as { isPublic?: boolean }).isPublic === true)
+        found.push(`${path.replace("/convex/", "").replace(".ts", "")}:${name}`);
+  }
+  expect(found.sort()).toEqual(Object.keys(PUBLIC).sort());
+});
