@@ -16,7 +16,7 @@ type EventNotes = { readonly [Type in ChatEvent["type"]]: EventNote<Fields<Type>
 /** Words for the stream's events; an event or a field without words does not compile. */
 export const CHAT_EVENTS: EventNotes = {
   start: {
-    when: "First, and again for each further assistant message of the turn.",
+    when: "First: everything needed to resume or abort.",
     fields: {
       threadId: "Thread of the turn, new or given.",
       messageId: "The assistant message being written.",

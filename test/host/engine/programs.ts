@@ -225,8 +225,10 @@ export class ProgramRunner {
       case "delete":
         await db.delete(this.#id(step.document));
         return "deleted";
-      case "get":
-        return this.#show((await db.get(this.#id(step.document))) as Row | null);
+      case "get": {
+        const row: Row | null = await db.get(this.#id(step.document));
+        return this.#show(row);
+      }
       case "read":
         return this.#read(db, step.read);
       case "nested": {
