@@ -14,6 +14,7 @@ const MODULES = path.join(PROJECT, "node_modules");
 const NOTE = path.join(MODULES, ".ballast-lockfile-hash");
 const INSTALL_LOCK = path.join(PROJECT, ".ballast-install");
 const LOCK_POLL_MS = 200;
+const PARENT_POLL_MS = 500;
 /** A lock whose owner died before noting its process id. */
 const LOCK_UNOWNED_MS_MAX = 10_000;
 
@@ -182,12 +183,17 @@ function io() {
     // Asked for by commands that run until they are told to end; others die of a signal as usual.
     get stopped() {
       return new Promise((resolve) => {
-        // Waiting to be told is something to stay alive for.
-        const hold = setInterval(() => undefined, 2 ** 30);
         const told = () => {
-          clearInterval(hold);
+          clearInterval(watching);
           resolve();
         };
+        // npm passes a signal on to its shell, which dies of it and tells nobody. Also, waiting to
+        // be told is something to stay alive for.
+        const parent = process.ppid;
+        const underNpm = process.env.npm_lifecycle_event !== undefined;
+        const watching = setInterval(() => {
+          if (underNpm && process.ppid !== parent) told();
+        }, PARENT_POLL_MS);
         // Only the first: a second signal ends a shutdown that hangs.
         process.once("SIGTERM", told).once("SIGINT", told);
       });

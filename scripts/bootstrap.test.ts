@@ -150,6 +150,25 @@ test("mistakes are one clear line and a non-zero exit", async () => {
   rmSync(failing, { recursive: true });
 });
 
+test("a script that npm started ends when npm is gone", async () => {
+  const dir = clone();
+  // A shell between us and the script, as npm has one; it does not pass its signal on.
+  const command = `"${process.execPath}" scripts/bootstrap.mjs run scripts/wait.ts; true`;
+  const shell = spawn("/bin/sh", ["-c", command], {
+    cwd: dir,
+    env: { PATH: `${path.join(dir, "bin")}:/usr/bin:/bin`, npm_lifecycle_event: "start" },
+    stdio: ["ignore", "pipe", "ignore"],
+  });
+  let said = "";
+  shell.stdout.on("data", (text: Buffer) => (said += text.toString()));
+  while (!said.includes("waiting")) await new Promise((resolve) => setTimeout(resolve, 20));
+  shell.kill("SIGTERM");
+  // The output stays open as long as the script lives.
+  await new Promise((resolve) => shell.on("close", resolve));
+  expect(said).toBe("waiting\ntold\n");
+  rmSync(dir, { recursive: true });
+});
+
 test("a signal reaches the script, which ends in its own way", async () => {
   const dir = clone();
   const { child, outcome, said } = start(dir, ["run", "scripts/wait.ts"]);
