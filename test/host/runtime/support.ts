@@ -96,6 +96,10 @@ export async function spawnServe(
     stdio: ["ignore", "pipe", "pipe"],
     env: environment,
   });
+  // A test that fails before it ends its host leaves none behind.
+  const kill = () => child.kill("SIGKILL");
+  process.once("exit", kill);
+  child.once("exit", () => process.off("exit", kill));
   let said = "";
   child.stdout.on("data", (text: Buffer) => (said += text.toString()));
   child.stderr.on("data", (text: Buffer) => (said += text.toString()));
