@@ -21,6 +21,7 @@ import {
   UNSEEN_FAILURE,
   USER,
 } from "../test/edge/chat";
+import { utf8Bytes } from "../src/core/bytes";
 import { DAY, HOUR, MINUTE, SECOND } from "../src/core/time";
 import { api, internal } from "./_generated/api";
 import type { Id } from "./_generated/dataModel";
@@ -157,14 +158,16 @@ describe("stored frames", () => {
     expect(all.ended).toBe(true);
   });
 
-  test("of the largest answer fit the platform's limits", async () => {
+  test("of the largest answer fit the platform's limits, stored at once or in parts", async () => {
     const t = backend();
-    const { streamId } = await begin(t);
+    const { streamId, threadId } = await begin(t);
     const wide = "語".repeat(40 * 1024);
-    for (let i = 0; i < 34; i++) await append(t, streamId, 3 + i, wide);
-    const [answer] = (
-      await dana(t).query(api.messages.list, { threadId: (await session(t)).threadId })
-    ).slice(-1);
+    await append(t, streamId, 3, ...Array.from({ length: 30 }, () => wide));
+    for (let i = 30; i < 34; i++) await append(t, streamId, 3 + i, wide);
+    // A document holds 1 MiB.
+    const sizes = (await stored(t)).chunks.map(({ frames }) => utf8Bytes(frames.join("")));
+    expect(Math.max(...sizes)).toBeLessThanOrEqual(256 * 1024);
+    const answer = (await dana(t).query(api.messages.list, { threadId })).at(-1);
     expect(answer?.content).toHaveLength(34 * 40 * 1024);
     expect((await readAll(t, streamId, 0)).frames).toHaveLength(36);
   });

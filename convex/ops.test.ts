@@ -39,11 +39,17 @@ interface Snapshot {
 const snapshot = async (t: Backend, args: Args = {}): Promise<Snapshot> =>
   (await t.query(internal.ops.getReliabilitySnapshot, args)) as Snapshot;
 
-const enqueue = (t: Backend, toolName: string, argsJson = "{}") =>
-  t.mutation(internal.toolJobs.enqueue, { source: "chat_http", toolName, argsJson });
+/** A job whose key of identical work, as in life, says what it is about. */
+const enqueue = (t: Backend, toolName: string, argsJson?: string) =>
+  t.mutation(internal.toolJobs.enqueue, {
+    source: "chat_http",
+    toolName,
+    argsJson: argsJson ?? "{}",
+    ...(argsJson === undefined ? {} : { workKey: `${toolName}:${argsJson}` }),
+  });
 
 /** A web search that ends as a dead letter. */
-async function bury(t: Backend, argsJson = "{}") {
+async function bury(t: Backend, argsJson?: string) {
   const enqueued = await enqueue(t, "search_web", argsJson);
   if (enqueued.kind !== "run") throw new Error("no slot is free");
   const { jobId, fence } = enqueued.claim;
@@ -237,17 +243,17 @@ describe("the snapshot of a busy deployment", () => {
       pressureByTool: { search_global: { queuedUtilization: 0.05, runningUtilization: 1 } },
       oldestQueuedAgeMs: 3 * SECOND,
       oldestRunningAgeMs: 5 * SECOND,
-      recentDeadLetters: [
-        {
-          jobId: dead,
-          toolName: "search_web",
-          attempts: 1,
-          reason: "not_retryable",
-          errorCode: "upstream_error",
-          deadLetterAt: START_MS,
-        },
-      ],
     });
+    expect(toolJobs.recentDeadLetters).toEqual([
+      {
+        jobId: dead,
+        toolName: "search_web",
+        attempts: 1,
+        reason: "not_retryable",
+        errorCode: "upstream_error",
+        deadLetterAt: START_MS,
+      },
+    ]);
   });
 
   test("counts live cache entries, and says when it did not look at all of them", async () => {

@@ -416,6 +416,24 @@ describe("the slot of a job that ends", () => {
   });
 });
 
+test("a job that backs off is not started early by what was meant for its last attempt", async () => {
+  vi.spyOn(Math, "random").mockReturnValue(1 - Number.EPSILON);
+  vi.stubEnv("TOOL_JOB_RETRY_BASE_MS", "30000");
+  const t = backend();
+  const [first] = await busy(t);
+  await wait(t);
+  await complete(t, first);
+  await advance(t, 0);
+  const { retryDelayMs } = await fail(t, await claimed(t));
+  expect(retryDelayMs).toBeGreaterThan(20 * SECOND);
+  vi.advanceTimersByTime(15 * SECOND);
+  await t.finishInProgressScheduledFunctions();
+  expect(await starts(t)).toBe(0);
+  vi.advanceTimersByTime(retryDelayMs - 15 * SECOND);
+  await t.finishInProgressScheduledFunctions();
+  expect(await starts(t)).toBe(1);
+});
+
 test("no load strands a job or runs more than its tool may", async () => {
   vi.stubEnv("TOOL_JOB_RUNMAX_WEB", "3");
   const random = uniform(7);

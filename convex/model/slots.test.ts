@@ -142,7 +142,7 @@ describe("the traffic of a pool", () => {
   test("is the calls and retries settled in the last two minutes", async () => {
     const t = backend();
     for (const attempts of [1, 3, 1]) {
-      const lease = await take(t, START_MS, 4);
+      const lease = await take(t, START_MS, 1);
       if (lease !== null) await release(t, lease, START_MS, attempts);
     }
     expect(await traffic(t, START_MS)).toEqual({ calls: 3, retries: 2 });
