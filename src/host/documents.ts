@@ -80,10 +80,11 @@ export class Documents {
   /** Replaces the fields that are given; one given as undefined goes. Returns the new text. */
   patch(table: TableInfo, id: string, value: JsonObject): string {
     const old = this.#require(table, id, "Update");
-    const isGone = (change: Json) => isObject(change) && "$undefined" in change;
-    const merged = Object.fromEntries(
-      Object.entries({ ...old, ...value }).filter(([, change]) => !isGone(change)),
-    );
+    const merged: Record<string, Json> = { ...old };
+    for (const [field, change] of Object.entries(value)) {
+      if (isObject(change) && "$undefined" in change) Reflect.deleteProperty(merged, field);
+      else merged[field] = change;
+    }
     checkSystemFields(merged, old);
     return this.#put(table, id, this.#base(table, id), merged);
   }
@@ -159,6 +160,7 @@ function checkSystemFields(document: JsonObject, old: JsonObject): void {
 
 // The platform keeps fields in order, and callers see them so.
 function sortFields(document: JsonObject): JsonObject {
-  const fields = Object.entries(document);
-  return Object.fromEntries(fields.sort(([a], [b]) => (a < b ? -1 : 1)));
+  const sorted: Record<string, Json> = {};
+  for (const field of Object.keys(document).sort()) sorted[field] = document[field] ?? null;
+  return sorted;
 }

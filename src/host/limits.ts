@@ -31,6 +31,8 @@ function perMetric<T>(make: (metric: Metric) => T): Record<Metric, T> {
   return Object.fromEntries(METRICS.map((metric) => [metric, make(metric)])) as Record<Metric, T>;
 }
 
+const NOTHING: Usage = perMetric(() => 0);
+
 const HELP =
   "Consider using smaller limits in your queries, paginating your queries, or using indexed queries with a selective index range expressions.";
 const RUN = "in a single function execution";
@@ -53,7 +55,7 @@ export class BudgetExceeded extends Error {}
  */
 export class Budget {
   readonly #parent: Budget | null;
-  readonly #used: Usage = perMetric(() => 0);
+  readonly #used: Usage = { ...NOTHING };
 
   constructor(parent: Budget | null = null) {
     this.#parent = parent;
