@@ -141,7 +141,7 @@ describe("stored frames", () => {
         expect(all.frames).toEqual(expected.slice(afterId));
         expect(all.ended).toBe(true);
       }),
-      { numRuns: 10 },
+      { numRuns: 6 },
     );
   });
 

@@ -455,7 +455,7 @@ test("no load strands a job or runs more than its tool may", async () => {
     // Else its worker is never heard of again.
   };
   let accepted = 0;
-  for (let step = 0; step < 90; step++) {
+  for (let step = 0; step < 75; step++) {
     const choice = random();
     if (choice < 0.45) {
       const enqueued = await enqueue(t);
@@ -468,12 +468,12 @@ test("no load strands a job or runs more than its tool may", async () => {
     expect(await running(t)).toBeLessThanOrEqual(3);
   }
   // Nobody enqueues any more, and all the same every job comes to its end.
-  for (let round = 0; round < 40; round++) {
+  for (let round = 0; round < 32; round++) {
     await advance(t, 12 * SECOND);
     for (const claim of held.splice(0)) await complete(t, claim);
   }
   const { jobs } = await rows(t);
-  expect(accepted).toBeGreaterThan(30);
+  expect(accepted).toBeGreaterThan(25);
   expect(jobs).toHaveLength(accepted);
   expect([...new Set(jobs.map(({ status }) => status))].sort()).toEqual([
     "completed",

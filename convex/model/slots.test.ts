@@ -97,7 +97,7 @@ test("over any history, holders are the ones a list of leases has, and never mor
         expect(await held(t, nowMs)).toBe(current().length);
       }
     }),
-    { numRuns: 25 },
+    { numRuns: 12 },
   );
 });
 

@@ -160,7 +160,7 @@ describe("a refusal", () => {
           key.ask(nowMs + retryAfterMs, weight);
         }
       }),
-      { numRuns: 40 },
+      { numRuns: 25 },
     );
   });
 
