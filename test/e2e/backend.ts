@@ -18,7 +18,7 @@ export interface Backend {
   readonly secrets: typeof SECRETS;
   /** What functions and the host printed, the log included. */
   readonly printed: readonly string[];
-  token(user: string): Promise<string>;
+  readonly token: (user: string) => Promise<string>;
   /** Calls any function over the wire with the admin key, as the Convex command line does. */
   operator<T>(name: string, args?: Record<string, unknown>): Promise<T>;
   /** Sets variables as `convex env set` does; null takes one back. */
@@ -143,9 +143,12 @@ async function setVariables(
 }
 
 /** A user's own client: public functions only, with the user's token. */
-export async function clientOf(backend: Backend, user: string): Promise<ConvexHttpClient> {
-  const client = new ConvexHttpClient(backend.host.cloudUrl);
-  client.setAuth(await backend.token(user));
+export async function clientOf(
+  { host, token }: { readonly host: Pick<Reachable, "cloudUrl"> } & Pick<Backend, "token">,
+  user: string,
+): Promise<ConvexHttpClient> {
+  const client = new ConvexHttpClient(host.cloudUrl);
+  client.setAuth(await token(user));
   return client;
 }
 

@@ -1,4 +1,8 @@
-import type { Backend } from "./backend";
+/** Where chat is served, and whose tokens it takes. */
+export interface Site {
+  readonly siteUrl: string;
+  readonly token: (user: string) => Promise<string>;
+}
 
 export interface Frame {
   readonly id: number | null;
@@ -42,16 +46,12 @@ interface Post {
 }
 
 /** Posts a chat request; whatever the body is, it goes as it is. */
-export async function postChat(
-  backend: Backend,
-  body: unknown,
-  post: Post = {},
-): Promise<Response> {
-  return await fetch(`${backend.siteUrl}/api/chat`, {
+export async function postChat(site: Site, body: unknown, post: Post = {}): Promise<Response> {
+  return await fetch(`${site.siteUrl}/api/chat`, {
     method: "POST",
     headers: {
       "content-type": "application/json",
-      authorization: `Bearer ${await backend.token(post.user ?? "alice")}`,
+      authorization: `Bearer ${await site.token(post.user ?? "alice")}`,
       ...post.headers,
     },
     body: typeof body === "string" ? body : JSON.stringify(body),
@@ -60,8 +60,8 @@ export async function postChat(
 }
 
 /** One whole turn: the frames the client saw. */
-export async function chat(backend: Backend, content: string, more: object = {}): Promise<Frame[]> {
-  const response = await postChat(backend, { message: { content }, ...more });
+export async function chat(site: Site, content: string, more: object = {}): Promise<Frame[]> {
+  const response = await postChat(site, { message: { content }, ...more });
   if (response.status !== 200) throw new Error(`${response.status} ${await response.text()}`);
   return parseFrames(await response.text());
 }
@@ -79,13 +79,13 @@ export function startOf(frames: readonly Frame[]): {
 
 /** Reads a stream again behind an id. */
 export async function resume(
-  backend: Backend,
+  site: Site,
   streamId: string,
   { lastEventId, user = "alice" }: { readonly lastEventId?: number; readonly user?: string } = {},
 ): Promise<Response> {
-  return await fetch(`${backend.siteUrl}/api/chat/stream?streamId=${streamId}`, {
+  return await fetch(`${site.siteUrl}/api/chat/stream?streamId=${streamId}`, {
     headers: {
-      authorization: `Bearer ${await backend.token(user)}`,
+      authorization: `Bearer ${await site.token(user)}`,
       ...(lastEventId === undefined ? {} : { "last-event-id": String(lastEventId) }),
     },
   });
