@@ -1,10 +1,14 @@
 import { defineSchema } from "convex/server";
 import { chatTables } from "./model/chatTables";
+import { guardTables } from "./model/guardTables";
 import { integrationTables } from "./model/integrationTables";
-import { reliabilityTables } from "./model/reliabilityTables";
+import { telemetryTables } from "./model/telemetryTables";
+import { toolTables } from "./model/toolTables";
 
 export default defineSchema({
   ...chatTables,
-  ...reliabilityTables,
+  ...guardTables,
+  ...toolTables,
+  ...telemetryTables,
   ...integrationTables,
 });

@@ -17,17 +17,8 @@ export const breakerState = v.union(
   }),
 );
 
-export const toolJobStatus = v.union(
-  v.literal("queued"),
-  v.literal("running"),
-  v.literal("completed"),
-  v.literal("failed"),
-  v.literal("dead_letter"),
-  v.literal("cancelled"),
-);
-
-/** Tables of the reliability primitives. They know nothing of chat, Gmail or WhatsApp. */
-export const reliabilityTables = {
+/** Tables of limits, replay protection, breakers and bulkheads. They know nothing of chat, Gmail or WhatsApp. */
+export const guardTables = {
   // Rate limits, one number per key: k is `policy:key[#shard]`, t the theoretical arrival time in
   // epoch ms. Written by admissions that pass, and by a refusal that meets the time of another
   // clock; read by admissions of the same key. A row whose time has passed says nothing and is
@@ -35,17 +26,6 @@ export const reliabilityTables = {
   limits: defineTable({ k: v.string(), t: v.number() })
     .index("by_key", ["k"])
     .index("by_time", ["t"]),
-
-  // Refusals per minute, policy and reason. Written, sampled, by refused admissions; read by the
-  // snapshot. Dies after a week.
-  rateLimitEvents: defineTable({
-    bucket: v.string(),
-    outcome: v.string(),
-    minuteMs: v.number(),
-    /** Random 0 to 7: refusals come in crowds, and one row would be contended. */
-    shard: v.number(),
-    count: v.number(),
-  }).index("by_row", ["minuteMs", "bucket", "outcome", "shard"]),
 
   // Claims on requests and deliveries. Written in the transaction of the effect they guard; read
   // by the next request with that key. An expired row is absent at read; dies by cleanup.
@@ -88,59 +68,6 @@ export const reliabilityTables = {
   })
     .index("by_pool_index", ["pool", "index"])
     .index("by_expires_at", ["expiresAt"]),
-
-  // Results of tools. Written by the completion of a tool job; read by turns. Expiry is checked
-  // at read; dies by cleanup.
-  toolResultCache: defineTable({
-    namespace: v.string(),
-    key: v.string(),
-    value: v.string(),
-    createdAt: v.number(),
-    expiresAt: v.number(),
-  })
-    .index("by_namespace_key", ["namespace", "key"])
-    .index("by_expires_at", ["expiresAt"]),
-
-  // Tool jobs without their payloads. Written by enqueue and by whoever holds the lease; read by
-  // waiting callers, hand-over and the snapshot. Dies after its retention.
-  toolJobs: defineTable({
-    source: v.union(v.literal("chat_action"), v.literal("chat_http"), v.literal("operator")),
-    toolName: v.string(),
-    qosClass: v.string(),
-    status: toolJobStatus,
-    /** Key of identical work: joined while it is queued or running. */
-    workKey: v.optional(v.string()),
-    attempts: v.number(),
-    maxAttempts: v.number(),
-    availableAt: v.number(),
-    /** Grows with each claim: the result of an earlier one is refused. */
-    fence: v.number(),
-    slot: v.optional(v.object({ pool: v.string(), index: v.number(), fence: v.number() })),
-    leaseExpiresAt: v.optional(v.number()),
-    /** Scheduled `expireLease`, cancelled by the completion. */
-    leaseTimerId: v.optional(v.id("_scheduled_functions")),
-    lastErrorCode: v.optional(v.string()),
-    deadLetterReason: v.optional(v.string()),
-    deadLetterAt: v.optional(v.number()),
-    createdAt: v.number(),
-    updatedAt: v.number(),
-    completedAt: v.optional(v.number()),
-    expiresAt: v.number(),
-  })
-    .index("by_tool_status_available", ["toolName", "status", "availableAt"])
-    .index("by_status_available", ["status", "availableAt"])
-    .index("by_status_updated", ["status", "updatedAt"])
-    .index("by_work_key", ["workKey", "status"])
-    .index("by_expires_at", ["expiresAt"]),
-
-  // Arguments and result of a tool job, apart from its state so that looking at the state never
-  // reads 64 KiB. Written by enqueue and complete; read by the worker and the waiting caller. Dies
-  // with its job.
-  toolJobPayloads: defineTable({
-    jobId: v.id("toolJobs"),
-    argsJson: v.string(),
-    resultJson: v.optional(v.string()),
-  }).index("by_job", ["jobId"]),
 
   // Access tokens of providers that hand out client credentials. Written when one is fetched; read
   // by the next call. Never deleted, overwritten in place.
