@@ -66,7 +66,12 @@ export const switchRoute = internalMutation({
       await Refusals.count(ctx, { bucket: grant.provider, outcome: grant.reason }, nowMs);
       return { ok: false };
     }
-    await Admission.settleProvider(ctx, session.permit, { outcome, attempts: 1 }, nowMs);
+    await Admission.settleProvider(
+      ctx,
+      session.permit,
+      { outcome, attempts: 1, latencyMs: nowMs - session.permit.admittedAtMs },
+      nowMs,
+    );
     const permit = await Admission.takeProvider(ctx, grant, nowMs);
     await ctx.db.patch("streamSessions", streamId, { permit, lastHeartbeatAt: nowMs });
     return { ok: true };

@@ -11,6 +11,7 @@ crons.hourly(
   internal.idempotency.cleanupExpired,
   {},
 );
+crons.cron("cleanup-bulkhead-leases", "16,46 * * * *", internal.bulkhead.cleanupExpiredLeases, {});
 crons.hourly("cleanup-tool-cache", { minuteUTC: 19 }, internal.toolCache.cleanupExpired, {});
 crons.hourly("cleanup-tool-jobs", { minuteUTC: 27 }, internal.toolJobs.cleanupExpired, {});
 crons.hourly("cleanup-chat-streams", { minuteUTC: 34 }, internal.chatTurns.cleanupExpired, {});

@@ -7,12 +7,12 @@ import * as Refusals from "./model/refusals";
 
 /** Breaker and bulkhead of one provider call, in one transaction. A refusal is a value. */
 export const admit = internalMutation({
-  args: { provider: v.string(), holder: v.string() },
+  args: { provider: v.string() },
   handler: async (ctx, args) => {
     const nowMs = Date.now();
     const provider = PROVIDER_IDS.find((id) => id === args.provider);
     if (provider === undefined) throw new Error(`no provider is called ${args.provider}`);
-    const grant = await Admission.checkProvider(ctx, { provider, holder: args.holder }, nowMs);
+    const grant = await Admission.checkProvider(ctx, { provider }, nowMs);
     if (!grant.ok) {
       await Refusals.count(ctx, { bucket: provider, outcome: grant.reason }, nowMs);
       return { ok: false as const, code: grant.code, retryAfterMs: grant.retryAfterMs };
@@ -23,7 +23,12 @@ export const admit = internalMutation({
 
 /** Releases what `admit` took and counts the outcome. Settling twice changes nothing. */
 export const settle = internalMutation({
-  args: { permit: permitFields, outcome: outcomeKind, attempts: v.number() },
+  args: {
+    permit: permitFields,
+    outcome: outcomeKind,
+    attempts: v.number(),
+    latencyMs: v.number(),
+  },
   returns: v.object({ released: v.boolean() }),
   handler: async (ctx, { permit, ...settled }) =>
     await Admission.settleProvider(ctx, permit, settled, Date.now()),

@@ -11,16 +11,16 @@ const EVENTS_KEPT_MS = 7 * DAY;
  * week. Bounded batches, until nothing is left.
  */
 export const cleanupExpired = internalMutation({
-  args: {},
+  args: { after: v.optional(v.number()) },
   returns: v.object({ deletedLimits: v.number(), deletedEvents: v.number() }),
-  handler: async (ctx) => {
+  handler: async (ctx, { after = 0 }) => {
     const nowMs = Date.now();
     const batch = newBatch();
     const limits = await takeBatch(
-      ctx.db.query("limits").withIndex("by_time", (q) => q.lt("t", nowMs)),
+      ctx.db.query("limits").withIndex("by_creation_time", (q) => q.gt("_creationTime", after)),
       batch,
     );
-    for (const { _id } of limits) await ctx.db.delete("limits", _id);
+    for (const { _id, t } of limits) if (t < nowMs) await ctx.db.delete("limits", _id);
     const events = await takeBatch(
       ctx.db
         .query("rateLimitEvents")
@@ -28,7 +28,13 @@ export const cleanupExpired = internalMutation({
       batch,
     );
     for (const { _id } of events) await ctx.db.delete("rateLimitEvents", _id);
-    if (batch.full) await ctx.scheduler.runAfter(0, internal.rateLimit.cleanupExpired, {});
-    return { deletedLimits: limits.length, deletedEvents: events.length };
+    if (batch.full)
+      await ctx.scheduler.runAfter(0, internal.rateLimit.cleanupExpired, {
+        after: limits.at(-1)?._creationTime ?? after,
+      });
+    return {
+      deletedLimits: limits.filter(({ t }) => t < nowMs).length,
+      deletedEvents: events.length,
+    };
   },
 });

@@ -8,6 +8,12 @@ import schema from "../convex/schema";
  * names, so a line that changes here is a decision about them, not an accident.
  */
 const FUNCTIONS = {
+  "bulkhead:acquireSlot": "internal mutation",
+  "bulkhead:cleanupExpiredLeases": "internal mutation",
+  "bulkhead:listHeld": "internal query",
+  "bulkhead:listInFlightByProvider": "internal query",
+  "bulkhead:pickFree": "internal query",
+  "bulkhead:releaseSlot": "internal mutation",
   "chat:run": "internal action",
   "chat:streamAnswer": "public action",
   "chatTurns:abort": "internal mutation",
@@ -18,6 +24,12 @@ const FUNCTIONS = {
   "chatTurns:reap": "internal mutation",
   "chatTurns:settle": "internal mutation",
   "chatTurns:switchRoute": "internal mutation",
+  "circuitBreaker:checkGate": "internal mutation",
+  "circuitBreaker:listStatuses": "internal query",
+  "circuitBreaker:poolTallies": "internal query",
+  "circuitBreaker:recordFailure": "internal mutation",
+  "circuitBreaker:recordSuccess": "internal mutation",
+  "circuitBreaker:setState": "internal mutation",
   "idempotency:cleanupExpired": "internal mutation",
   "integrations/gmail:accept": "internal mutation",
   "integrations/gmail:applyNotification": "internal mutation",

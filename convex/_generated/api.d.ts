@@ -13,9 +13,11 @@ import type {
   FilterApi,
   FunctionReference,
 } from "convex/server";
+import type * as bulkhead from "../bulkhead.js";
 import type * as chat from "../chat.js";
 import type * as chatHttp from "../chatHttp.js";
 import type * as chatTurns from "../chatTurns.js";
+import type * as circuitBreaker from "../circuitBreaker.js";
 import type * as crons from "../crons.js";
 import type * as http from "../http.js";
 import type * as idempotency from "../idempotency.js";
@@ -75,9 +77,11 @@ import type * as toolRuns from "../toolRuns.js";
  * ```
  */
 declare const fullApi: ApiFromModules<{
+  bulkhead: typeof bulkhead;
   chat: typeof chat;
   chatHttp: typeof chatHttp;
   chatTurns: typeof chatTurns;
+  circuitBreaker: typeof circuitBreaker;
   crons: typeof crons;
   http: typeof http;
   idempotency: typeof idempotency;

@@ -1,17 +1,20 @@
 import type { Infer } from "convex/values";
 import { env } from "../../src/config/env";
 import * as BreakerPolicy from "../../src/core/breaker";
+import * as Tallies from "../../src/core/tally";
 import type { ErrorCode } from "../../src/errors/table";
-import { outcomeKind, type Permit } from "./permit";
-import { providerPolicy } from "./providerPolicy";
 import {
   PROVIDER_IDS,
   type ProviderId,
   RETRY_BUDGET_FLOOR,
   RETRY_BUDGET_RATIO,
 } from "../../src/providers/table";
+import { internal } from "../_generated/api";
+import type { Doc } from "../_generated/dataModel";
 import type { MutationCtx, QueryCtx } from "../_generated/server";
 import * as Breakers from "./breakers";
+import { outcomeKind, type Permit } from "./permit";
+import { type ProviderPolicy, providerPolicy } from "./providerPolicy";
 import * as Slots from "./slots";
 
 export interface Refusal {
@@ -27,7 +30,8 @@ export interface Grant {
   readonly ok: true;
   readonly provider: ProviderId;
   readonly breaker: Breakers.Loaded;
-  readonly nextBreaker: BreakerPolicy.Breaker;
+  /** The place of a probe, where the circuit is half-open. */
+  readonly probe: { readonly place: number; readonly expiresAtMs: number } | null;
   readonly slot: Slots.FreeSlot;
 }
 
@@ -37,22 +41,23 @@ const SATURATED_RETRY_MS = 1_000;
 /** Breaker and bulkhead of one provider, decided together and without writing. */
 export async function checkProvider(
   ctx: MutationCtx,
-  { provider, holder }: { readonly provider: ProviderId; readonly holder: string },
+  { provider, holder }: { readonly provider: ProviderId; readonly holder?: string },
   nowMs: number,
 ): Promise<Grant | Refusal> {
   const policy = providerPolicy(env, provider);
   const breaker = await Breakers.load(ctx, provider);
-  const verdict = BreakerPolicy.admit(breaker, nowMs, policy.breaker);
-  if (!verdict.admit)
+  const gate = await checkBreaker(ctx, breaker, policy.breaker, nowMs);
+  if (!gate.ok)
     return {
       ok: false,
       provider,
       code: "upstream_unavailable",
-      retryAfterMs: verdict.retryAfterMs,
+      retryAfterMs: gate.retryAfterMs,
       reason: "circuit_open",
     };
   const { size, leaseMs } = policy.bulkhead;
-  const slot = await Slots.findFree(ctx, { pool: provider, size, leaseMs, holder }, nowMs);
+  const request = { pool: provider, size, leaseMs, ...(holder === undefined ? {} : { holder }) };
+  const slot = await Slots.findFree(ctx, request, nowMs);
   if (slot === null)
     return {
       ok: false,
@@ -61,25 +66,53 @@ export async function checkProvider(
       retryAfterMs: SATURATED_RETRY_MS,
       reason: "bulkhead_saturated",
     };
-  return { ok: true, provider, breaker, nextBreaker: verdict.next, slot };
+  return { ok: true, provider, breaker, probe: gate.probe, slot };
+}
+
+type GateVerdict =
+  | { readonly ok: true; readonly probe: Grant["probe"] }
+  | { readonly ok: false; readonly retryAfterMs: number };
+
+/** What a breaker lets through. Depends on its one document, and on its probes where it has any. */
+export async function checkBreaker(
+  ctx: QueryCtx,
+  breaker: Breakers.Loaded,
+  policy: BreakerPolicy.BreakerPolicy,
+  nowMs: number,
+): Promise<GateVerdict> {
+  const phase = BreakerPolicy.phaseAt(breaker, nowMs, policy);
+  if (phase.kind === "closed") return { ok: true, probe: null };
+  if (phase.kind === "open") return { ok: false, retryAfterMs: phase.retryAfterMs };
+  const probes = await Breakers.probes(ctx, breaker);
+  const verdict = BreakerPolicy.admitProbe(probes, { nowMs, random: Math.random }, policy);
+  if (!verdict.admit) return { ok: false, retryAfterMs: verdict.retryAfterMs };
+  const expiresAtMs = nowMs + policy.probeLeaseMs;
+  return { ok: true, probe: { place: verdict.place, expiresAtMs } };
 }
 
 /** Takes what `checkProvider` granted, in the same transaction, after every other guard agreed. */
-export async function takeProvider(ctx: MutationCtx, grant: Grant, nowMs: number): Promise<Permit> {
-  await Breakers.save(ctx, grant.breaker, grant.nextBreaker, nowMs);
-  const lease = await Slots.take(ctx, grant.slot, nowMs);
+export async function takeProvider(
+  ctx: MutationCtx,
+  { breaker, probe, provider, slot }: Grant,
+  nowMs: number,
+): Promise<Permit> {
+  const probeId = probe === null ? null : await Breakers.takeProbe(ctx, breaker, probe);
+  const lease = await Slots.take(ctx, slot, nowMs);
   return {
-    provider: grant.provider,
-    generation: grant.nextBreaker.generation,
+    provider,
+    generation: breaker.generation,
     ...lease,
     admittedAtMs: nowMs,
+    ...(probeId === null ? {} : { probeId }),
   };
 }
 
-interface Settled {
+export interface Settled {
   readonly outcome: Infer<typeof outcomeKind>;
   /** Requests sent under the permit, retries included. */
   readonly attempts: number;
+  /** How long the provider took, in milliseconds; for a stream, until its first token. */
+  readonly latencyMs: number;
 }
 
 /**
@@ -90,25 +123,89 @@ interface Settled {
 export async function settleProvider(
   ctx: MutationCtx,
   permit: Permit,
-  { outcome, attempts }: Settled,
+  settled: Settled,
   nowMs: number,
 ): Promise<{ readonly released: boolean }> {
-  const released = await Slots.release(ctx, permit, { attempts, nowMs });
+  const row = await Slots.loadHeld(ctx, permit);
   const provider = PROVIDER_IDS.find((id) => id === permit.provider);
-  if (!released || provider === undefined) return { released: false };
+  if (row === null || provider === undefined) return { released: false };
+  const policy = providerPolicy(env, provider);
   const breaker = await Breakers.load(ctx, provider);
-  const next = BreakerPolicy.settle(
-    breaker,
-    {
-      outcome: outcome === "infrastructure" ? "neutral" : outcome,
-      generation: permit.generation,
-      admittedAtMs: permit.admittedAtMs,
-    },
-    nowMs,
-    providerPolicy(env, provider).breaker,
-  );
-  await Breakers.save(ctx, breaker, next, nowMs);
+  const tally = tallied(row, permit, settled, { nowMs, policy, breaker });
+  await Slots.release(ctx, row, nowMs, { t: Slots.storedTally(tally) });
+  const next = await nextBreaker(ctx, { breaker, permit, settled, row, tally, policy }, nowMs);
+  if (next !== null) await Breakers.save(ctx, breaker, next, nowMs);
   return { released: true };
+}
+
+interface Around {
+  readonly nowMs: number;
+  readonly policy: ProviderPolicy;
+  readonly breaker: Breakers.Loaded;
+}
+
+const probeOutcome = ({ outcome }: Settled): Breakers.ProbeOutcome =>
+  outcome === "infrastructure" ? "neutral" : outcome;
+
+const isSlow = ({ latencyMs, outcome }: Settled, policy: ProviderPolicy): boolean =>
+  (outcome === "success" || outcome === "failure") && latencyMs >= policy.breaker.slowCallMs;
+
+/** The slot's tally with this call in it; a call of an earlier generation is not in it. */
+function tallied(
+  row: Doc<"slots">,
+  { generation }: Permit,
+  settled: Settled,
+  { breaker, nowMs, policy }: Around,
+): Tallies.Tally {
+  const { windowMs } = policy.breaker;
+  const current = generation === breaker.generation;
+  return Tallies.count(
+    Slots.tallyOf(row),
+    {
+      outcome: current ? probeOutcome(settled) : "neutral",
+      slow: current && isSlow(settled, policy),
+      retries: Math.max(0, settled.attempts - 1),
+      generation: breaker.generation,
+    },
+    { nowMs, windowMs },
+  );
+}
+
+interface Verdict {
+  readonly breaker: Breakers.Loaded;
+  readonly permit: Permit;
+  readonly settled: Settled;
+  readonly row: Doc<"slots">;
+  readonly tally: Tallies.Tally;
+  readonly policy: ProviderPolicy;
+}
+
+/** The state the breaker changes to, or null: a healthy call reads no more than its own slot. */
+async function nextBreaker(
+  ctx: MutationCtx,
+  { breaker, permit, policy, row, settled, tally }: Verdict,
+  nowMs: number,
+): Promise<BreakerPolicy.Breaker | null> {
+  if (permit.generation !== breaker.generation) return null;
+  if (permit.probeId !== undefined)
+    return await Breakers.settleProbe(
+      ctx,
+      breaker,
+      { probeId: permit.probeId, outcome: probeOutcome(settled) },
+      { nowMs, policy: policy.breaker },
+    );
+  const failing = settled.outcome === "failure" || isSlow(settled, policy);
+  if (!failing || breaker.state.kind !== "closed") return null;
+  const others = await ctx.runQuery(
+    internal.circuitBreaker.poolTallies,
+    { provider: permit.provider, except: row._id },
+    { useStaleSnapshot: true },
+  );
+  const { generation } = breaker;
+  const { windowMs } = policy.breaker;
+  const counted = Tallies.sum([...others, tally], { generation, nowMs, windowMs });
+  const reason = BreakerPolicy.reasonToOpen(counted, policy.breaker);
+  return reason === null ? null : BreakerPolicy.opened(breaker, reason, nowMs);
 }
 
 /** Keeps a permit alive while its call runs on. Writes only when half of the lease has passed. */
@@ -132,6 +229,13 @@ export async function mayRetry(
   provider: ProviderId,
   nowMs: number,
 ): Promise<boolean> {
-  const { calls, retries } = await Slots.traffic(ctx, provider, nowMs);
+  const { windowMs } = providerPolicy(env, provider).breaker;
+  const tallies = (await Slots.ofPool(ctx, provider)).map(Slots.tallyOf);
+  const known = tallies.filter((tally) => tally !== null);
+  const sums = [...new Set(known.map(({ generation }) => generation))].map((generation) =>
+    Tallies.sum(known, { generation, nowMs, windowMs }),
+  );
+  const calls = sums.reduce((total, sum) => total + sum.calls, 0);
+  const retries = sums.reduce((total, sum) => total + sum.retries, 0);
   return calls < RETRY_BUDGET_FLOOR || retries + 1 <= calls * RETRY_BUDGET_RATIO;
 }

@@ -5,10 +5,11 @@ export const permitFields = v.object({
   provider: v.string(),
   /** Breaker generation at admission: an outcome of an earlier one changes nothing. */
   generation: v.number(),
-  pool: v.string(),
-  index: v.number(),
+  slotId: v.id("slots"),
   fence: v.number(),
   admittedAtMs: v.number(),
+  /** Its place among the probes, where the circuit was half-open. */
+  probeId: v.optional(v.id("breakerProbes")),
 });
 export type Permit = Infer<typeof permitFields>;
 

@@ -1,11 +1,14 @@
-import { MINUTE } from "../../src/core/time";
-import type { Doc } from "../_generated/dataModel";
+import type { WithoutSystemFields } from "convex/server";
+import { type Counts, NO_COUNTS, type Tally } from "../../src/core/tally";
+import { internal } from "../_generated/api";
+import type { Doc, Id } from "../_generated/dataModel";
 import type { MutationCtx, QueryCtx } from "../_generated/server";
+
+type Slot = Doc<"slots">;
 
 /** A slot held until it expires. The fence proves to later calls that it is still the same holding. */
 export interface Lease {
-  readonly pool: string;
-  readonly index: number;
+  readonly slotId: Id<"slots">;
   readonly fence: number;
 }
 
@@ -13,65 +16,170 @@ export interface SlotRequest {
   readonly pool: string;
   /** Slots in the pool. Slots at or above it drain: nobody takes them again. */
   readonly size: number;
-  readonly holder: string;
   readonly leaseMs: number;
+  /** Stored where somebody looks for it, such as a job's id. */
+  readonly holder?: string;
 }
 
 /** A free slot found, and what to write when every other guard agrees as well. */
 export interface FreeSlot {
   readonly request: SlotRequest;
   readonly index: number;
-  readonly row: Doc<"slots"> | null;
+  readonly row: Slot | null;
 }
 
-/** Window of the calls and retries counted on a slot. */
-const TRAFFIC_WINDOW_MS = 2 * MINUTE;
-/** Slots of one pool read for a sum; no pool is larger. */
-export const SLOTS_READ_MAX = 500;
+/** Slots of one pool at most; a larger knob is not accepted. */
+export const POOL_SLOTS_MAX = 500;
 
-/** Random places looked at before the whole pool is read. */
-const RANDOM_TRIES = 3;
+/** Pools smaller than this are never worth leaving a slot to others. */
+const CROWDED_POOL_MIN = 32;
+/** Busy slots in a row after which a free one is scarce. */
+const SCARCE_GAP = 8;
+/** A slot that has been free for longer than this is one that nobody races for. */
+const RACED_FOR_MS = 250;
+/** Picks that turn out taken before the pool counts as full. */
+const PICKS_MAX = 3;
+
+/** What a pick saw of a pool, at a moment that may lie a little back. */
+export interface Picked {
+  /** A slot that was free: its row where it has one. */
+  readonly free: {
+    readonly index: number;
+    readonly id: Id<"slots"> | null;
+    /** Since when it has been free, in epoch milliseconds; 0 for one never taken. */
+    readonly sinceMs: number;
+  } | null;
+  /** Busy slots that lay between the random starting point and the free one. */
+  readonly gap: number;
+  /** Busy slots seen on the way, the nearest first. */
+  readonly busy: readonly Id<"slots">[];
+}
 
 /**
- * Finds a free slot without writing. The transaction depends on the slots it looked at: a few at
- * random while the pool has room, each of them only when it refuses.
+ * The first free slot from a starting point on, round the pool. Meant to be run on a stale
+ * snapshot: it reads the busy slots in between, and depending on those would make every caller
+ * wait for every other.
  */
+export async function pick(
+  ctx: QueryCtx,
+  { pool, size, from, looks }: { pool: string; size: number; from: number; looks: number },
+  nowMs: number,
+): Promise<Picked> {
+  const busy: Id<"slots">[] = [];
+  const stretches = [
+    { first: from, end: size },
+    { first: 0, end: from },
+  ];
+  for (const { first, end } of stretches) {
+    let index = first;
+    const rows = ctx.db
+      .query("slots")
+      .withIndex("by_pool_index", (q) => q.eq("p", pool).gte("i", first).lt("i", end));
+    for await (const row of rows) {
+      // A gap in the numbers is a slot that was never taken.
+      if (row.i > index) break;
+      if (row.e <= nowMs)
+        return { free: { index, id: row._id, sinceMs: row.e }, gap: busy.length, busy };
+      busy.push(row._id);
+      index += 1;
+      if (busy.length >= looks) return { free: null, gap: busy.length, busy };
+    }
+    if (index < end) return { free: { index, id: null, sinceMs: 0 }, gap: busy.length, busy };
+  }
+  return { free: null, gap: busy.length, busy };
+}
+
+export type Search =
+  | { readonly kind: "free"; readonly slot: FreeSlot }
+  /** None was free, or too few for a crowd to race for. `busy` are slots that were held. */
+  | { readonly kind: "none"; readonly busy: readonly Id<"slots">[] };
+
+/**
+ * Looks for a free slot without writing, a few slots far. The transaction depends on the one slot
+ * it found and no other.
+ */
+export async function search(
+  ctx: MutationCtx,
+  request: SlotRequest,
+  nowMs: number,
+): Promise<Search> {
+  let busy: readonly Id<"slots">[] = [];
+  for (let tries = 0; tries < PICKS_MAX; tries++) {
+    const picked = await pickStale(ctx, request, 2 * SCARCE_GAP, nowMs);
+    ({ busy } = picked);
+    const slot = await confirm(ctx, request, picked, nowMs);
+    if (slot === "none") return { kind: "none", busy };
+    if (slot !== "taken") return { kind: "free", slot };
+  }
+  return { kind: "none", busy };
+}
+
+/** As `search`, but looks through the whole pool before it says that nothing is free. */
 export async function findFree(
   ctx: MutationCtx,
   request: SlotRequest,
   nowMs: number,
 ): Promise<FreeSlot | null> {
-  const first = Math.floor(Math.random() * request.size);
-  for (let i = 0; i < Math.min(RANDOM_TRIES, request.size); i++) {
-    const index = i === 0 ? first : Math.floor(Math.random() * request.size);
-    const row = await load(ctx, request.pool, index);
-    if (isFree(row, nowMs)) return { request, index, row };
-  }
-  for (let i = 0; i < request.size; i++) {
-    const index = (first + i) % request.size;
-    const row = await load(ctx, request.pool, index);
-    if (isFree(row, nowMs)) return { request, index, row };
-  }
-  return null;
+  const found = await search(ctx, request, nowMs);
+  if (found.kind === "free") return found.slot;
+  const picked = await pickStale(ctx, request, POOL_SLOTS_MAX, nowMs);
+  const slot = await confirm(ctx, request, picked, nowMs);
+  return slot === "none" || slot === "taken" ? null : slot;
 }
 
-/** Takes a slot that `findFree` found in this transaction. */
+/** Reads the slot that was picked as it is now. */
+async function confirm(
+  ctx: MutationCtx,
+  request: SlotRequest,
+  { free, gap }: Picked,
+  nowMs: number,
+): Promise<FreeSlot | "none" | "taken"> {
+  if (free === null || isLeftToOthers(request.size, gap, nowMs - free.sinceMs)) return "none";
+  const row = await load(ctx, request.pool, free);
+  return row === null || row.e <= nowMs ? { request, index: free.index, row } : "taken";
+}
+
+/**
+ * Whether a scarce slot is left to others: in a crowded pool all who look at once see the same last
+ * few, and who races for them loses time to conflicts. One of those who see it should take it.
+ */
+function isLeftToOthers(size: number, gap: number, freeForMs: number): boolean {
+  if (size < CROWDED_POOL_MIN || gap <= SCARCE_GAP || freeForMs > RACED_FOR_MS) return false;
+  return Math.random() * gap >= SCARCE_GAP;
+}
+
+async function pickStale(
+  ctx: MutationCtx,
+  { pool, size }: SlotRequest,
+  looks: number,
+  nowMs: number,
+): Promise<Picked> {
+  const from = Math.floor(Math.random() * size);
+  return await ctx.runQuery(
+    internal.bulkhead.pickFree,
+    { pool, size, from, looks, nowMs },
+    { useStaleSnapshot: true },
+  );
+}
+
+/** Takes a slot that was found free in this transaction. */
 export async function take(ctx: MutationCtx, free: FreeSlot, nowMs: number): Promise<Lease> {
   const { pool, holder, leaseMs } = free.request;
-  const fence = (free.row?.fence ?? 0) + 1;
-  const fields = {
-    pool,
-    index: free.index,
-    holder,
-    fence,
-    expiresAt: nowMs + leaseMs,
-    countedFromMs: free.row?.countedFromMs ?? nowMs,
-    calls: free.row?.calls ?? 0,
-    retries: free.row?.retries ?? 0,
-  };
-  if (free.row === null) await ctx.db.insert("slots", fields);
-  else await ctx.db.replace("slots", free.row._id, fields);
-  return { pool, index: free.index, fence };
+  const { row } = free;
+  const fence = (row?.f ?? 0) + 1;
+  const held = { e: nowMs + leaseMs, f: fence, ...(holder === undefined ? {} : { h: holder }) };
+  if (row === null) {
+    const slotId = await ctx.db.insert("slots", { p: pool, i: free.index, ...held });
+    return { slotId, fence };
+  }
+  await ctx.db.replace("slots", row._id, { ...fieldsOf(row), ...held });
+  return { slotId: row._id, fence };
+}
+
+/** The slot if this is still its holding, else null: another took it over after it expired. */
+export async function loadHeld(ctx: QueryCtx, { slotId, fence }: Lease): Promise<Slot | null> {
+  const row = await ctx.db.get("slots", slotId);
+  return row?.f === fence ? row : null;
 }
 
 /**
@@ -83,70 +191,120 @@ export async function renew(
   lease: Lease,
   { nowMs, leaseMs }: { readonly nowMs: number; readonly leaseMs: number },
 ): Promise<boolean> {
-  const row = await load(ctx, lease.pool, lease.index);
-  if (row?.fence !== lease.fence || row.holder === null) return false;
-  if (row.expiresAt - nowMs < leaseMs / 2)
-    await ctx.db.patch("slots", row._id, { expiresAt: nowMs + leaseMs });
+  const row = await loadHeld(ctx, lease);
+  if (row === null) return false;
+  if (row.e - nowMs < leaseMs / 2) await ctx.db.patch("slots", row._id, { e: nowMs + leaseMs });
   return true;
 }
 
-/** Frees the slot if it is still this holding, and counts its requests; else changes nothing. */
+/** What a release may write besides: what rides on the slot. */
+export type Riding = Partial<Pick<Slot, "n" | "d" | "q" | "t">>;
+
+/** Frees a slot that `loadHeld` found in this transaction. The fence moves on: nobody holds it. */
 export async function release(
   ctx: MutationCtx,
-  lease: Lease,
-  { attempts, nowMs }: { readonly attempts: number; readonly nowMs: number },
-): Promise<boolean> {
-  const row = await load(ctx, lease.pool, lease.index);
-  if (row?.fence !== lease.fence || row.holder === null) return false;
-  const fresh = nowMs - row.countedFromMs < TRAFFIC_WINDOW_MS;
-  await ctx.db.patch("slots", row._id, {
-    holder: null,
-    expiresAt: 0,
-    countedFromMs: fresh ? row.countedFromMs : nowMs,
-    calls: (fresh ? row.calls : 0) + 1,
-    retries: (fresh ? row.retries : 0) + Math.max(0, attempts - 1),
-  });
-  return true;
+  row: Slot,
+  nowMs: number,
+  riding: Riding = {},
+): Promise<void> {
+  await ctx.db.replace("slots", row._id, { ...fieldsOf(row), ...riding, e: nowMs, f: row.f + 1 });
 }
 
-/** Calls and retries a pool has settled lately. They ride on the slots, which are written anyway. */
-export async function traffic(
-  ctx: QueryCtx,
-  pool: string,
-  nowMs: number,
-): Promise<{ readonly calls: number; readonly retries: number }> {
-  const rows = await ctx.db
+/** Gives a held slot to its next holder, with a new fence, in one write. */
+export async function handOver(
+  ctx: MutationCtx,
+  row: Slot,
+  next: { readonly holder: string; readonly expiresAtMs: number } & Riding,
+): Promise<Lease> {
+  const { holder, expiresAtMs, ...riding } = next;
+  const fence = row.f + 1;
+  const held = { h: holder, e: expiresAtMs, f: fence };
+  await ctx.db.replace("slots", row._id, { ...fieldsOf(row), ...riding, ...held });
+  return { slotId: row._id, fence };
+}
+
+/** Slots of a pool held at `nowMs`. */
+export async function held(ctx: QueryCtx, pool: string, nowMs: number): Promise<Slot[]> {
+  return (await ofPool(ctx, pool)).filter((row) => row.e > nowMs);
+}
+
+/** Every slot a pool ever used. */
+export async function ofPool(ctx: QueryCtx, pool: string): Promise<Slot[]> {
+  return await ctx.db
     .query("slots")
-    .withIndex("by_pool_index", (q) => q.eq("pool", pool))
-    .take(SLOTS_READ_MAX);
-  const recent = rows.filter((row) => nowMs - row.countedFromMs < TRAFFIC_WINDOW_MS);
+    .withIndex("by_pool_index", (q) => q.eq("p", pool))
+    .take(POOL_SLOTS_MAX);
+}
+
+/** The tally of the calls settled through a slot. */
+export function tallyOf({ t }: Slot): Tally | null {
+  if (t === undefined) return null;
   return {
-    calls: recent.reduce((sum, row) => sum + row.calls, 0),
-    retries: recent.reduce((sum, row) => sum + row.retries, 0),
+    generation: t.g,
+    halfFromMs: t.w,
+    current: countsOf(t.c),
+    previous: countsOf(t.p),
+    lastSuccessMs: t.l ?? 0,
+    runMs: t.x ?? [],
   };
 }
 
-/** Slots of a pool held at `nowMs`, at most `limit` of them. */
-export async function held(
+/** A tally as it is stored: what is zero or empty takes no bytes. */
+export function storedTally(tally: Tally): NonNullable<Slot["t"]> {
+  const { current, generation, halfFromMs, lastSuccessMs, previous, runMs } = tally;
+  const before = storedCounts(previous);
+  return {
+    g: generation,
+    w: halfFromMs,
+    c: storedCounts(current),
+    ...(Object.keys(before).length === 0 ? {} : { p: before }),
+    ...(lastSuccessMs === 0 ? {} : { l: lastSuccessMs }),
+    ...(runMs.length === 0 ? {} : { x: [...runMs] }),
+  };
+}
+
+type StoredCounts = NonNullable<Slot["t"]>["c"];
+
+const countsOf = (stored: StoredCounts | undefined): Counts =>
+  stored === undefined
+    ? NO_COUNTS
+    : {
+        calls: stored.c ?? 0,
+        failures: stored.f ?? 0,
+        slow: stored.s ?? 0,
+        retries: stored.r ?? 0,
+      };
+
+const storedCounts = ({ calls, failures, slow, retries }: Counts): StoredCounts => ({
+  ...(calls === 0 ? {} : { c: calls }),
+  ...(failures === 0 ? {} : { f: failures }),
+  ...(slow === 0 ? {} : { s: slow }),
+  ...(retries === 0 ? {} : { r: retries }),
+});
+
+/** What stays of a row when it changes hands: everything but the holder. */
+function fieldsOf({ p, i, e, f, n, d, q, t }: Slot): WithoutSystemFields<Slot> {
+  return {
+    p,
+    i,
+    e,
+    f,
+    ...(n === undefined ? {} : { n }),
+    ...(d === undefined ? {} : { d }),
+    ...(q === undefined ? {} : { q }),
+    ...(t === undefined ? {} : { t }),
+  };
+}
+
+/** Reads a slot now. For one never taken the read also sees whoever creates it at the same time. */
+async function load(
   ctx: QueryCtx,
-  { pool, limit }: { readonly pool: string; readonly limit: number },
-  nowMs: number,
-): Promise<Doc<"slots">[]> {
-  const rows = await ctx.db
-    .query("slots")
-    .withIndex("by_pool_index", (q) => q.eq("pool", pool))
-    .take(limit);
-  return rows.filter((row) => !isFree(row, nowMs));
-}
-
-function isFree(row: Doc<"slots"> | null, nowMs: number): boolean {
-  if (row === null) return true;
-  return row.holder === null || row.expiresAt <= nowMs;
-}
-
-async function load(ctx: QueryCtx, pool: string, index: number): Promise<Doc<"slots"> | null> {
+  pool: string,
+  { id, index }: { readonly id: Id<"slots"> | null; readonly index: number },
+): Promise<Slot | null> {
+  if (id !== null) return await ctx.db.get("slots", id);
   return await ctx.db
     .query("slots")
-    .withIndex("by_pool_index", (q) => q.eq("pool", pool).eq("index", index))
+    .withIndex("by_pool_index", (q) => q.eq("p", pool).eq("i", index))
     .unique();
 }

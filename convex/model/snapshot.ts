@@ -1,6 +1,6 @@
 import { env } from "../../src/config/env";
 import { publicConfig } from "../../src/config/read";
-import { retryAtMs } from "../../src/core/breaker";
+import { probesFromMs } from "../../src/core/breaker";
 import { MINUTE } from "../../src/core/time";
 import { PROVIDER_IDS } from "../../src/providers/table";
 import { cachePolicy, queuePolicy } from "../../src/tools/policy";
@@ -117,7 +117,6 @@ export async function circuitBreakers(ctx: QueryCtx): Promise<Record<string, unk
   const recent = rows.map(({ provider, state, generation, updatedAt }) => ({
     provider,
     state: state.kind,
-    failureCount: state.kind === "closed" ? state.failures : null,
     cooldownUntil: cooldownUntil(provider, state),
     generation,
     updatedAt,
@@ -127,7 +126,7 @@ export async function circuitBreakers(ctx: QueryCtx): Promise<Record<string, unk
 
 function cooldownUntil(provider: string, state: Doc<"circuitBreakers">["state"]): number | null {
   const id = PROVIDER_IDS.find((known) => known === provider);
-  return id === undefined ? null : retryAtMs(state, providerPolicy(env, id).breaker);
+  return id === undefined ? null : probesFromMs(state, providerPolicy(env, id).breaker);
 }
 
 /** Slots held now, by pool. */
@@ -136,13 +135,11 @@ export async function bulkheads(
   { nowMs }: Window,
   truncated: Truncated,
 ): Promise<Record<string, unknown>> {
-  const held = await ctx.db
-    .query("slots")
-    .withIndex("by_expires_at", (q) => q.gt("expiresAt", nowMs))
-    .take(SLOT_ROWS_MAX);
-  if (held.length === SLOT_ROWS_MAX) truncated.add("bulkheads");
+  const rows = await ctx.db.query("slots").take(SLOT_ROWS_MAX);
+  if (rows.length === SLOT_ROWS_MAX) truncated.add("bulkheads");
+  const held = rows.filter(({ e }) => e > nowMs);
   const inFlightByProvider: Record<string, number> = {};
-  for (const { pool } of held) inFlightByProvider[pool] = (inFlightByProvider[pool] ?? 0) + 1;
+  for (const { p: pool } of held) inFlightByProvider[pool] = (inFlightByProvider[pool] ?? 0) + 1;
   return { activeLeaseCount: held.length, inFlightByProvider };
 }
 

@@ -282,8 +282,8 @@ async function stopTimer(ctx: MutationCtx, job: Job): Promise<void> {
 
 /** Frees the slot and hands it over: a worker is started if another job of the tool waits. */
 async function endAttempt(ctx: MutationCtx, job: Job, functions: QueueFunctions): Promise<void> {
-  if (job.slot !== undefined)
-    await Slots.release(ctx, job.slot, { attempts: 1, nowMs: Date.now() });
+  const held = job.slot === undefined ? null : await Slots.loadHeld(ctx, job.slot);
+  if (held !== null) await Slots.release(ctx, held, Date.now());
   const toolName = toolOf(job.toolName);
   if (toolName === null) return;
   const waiting = await nextWaiting(ctx, toolName, Date.now());

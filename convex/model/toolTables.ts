@@ -38,7 +38,7 @@ export const toolTables = {
     availableAt: v.number(),
     /** Grows with each claim: the result of an earlier one is refused. */
     fence: v.number(),
-    slot: v.optional(v.object({ pool: v.string(), index: v.number(), fence: v.number() })),
+    slot: v.optional(v.object({ slotId: v.id("slots"), fence: v.number() })),
     leaseExpiresAt: v.optional(v.number()),
     /** Scheduled `expireLease`, cancelled by the completion. */
     leaseTimerId: v.optional(v.id("_scheduled_functions")),

@@ -34,6 +34,8 @@ export const settlement = v.object({
   outcome: outcomeKind,
   /** Whether any token was seen: a failure before the first gives the idempotency key back. */
   visible: v.boolean(),
+  /** Until the first token; without one, until the end. */
+  latencyMs: v.number(),
 });
 export type Settlement = Infer<typeof settlement>;
 
@@ -88,7 +90,7 @@ export async function settle(
     await Admission.settleProvider(
       ctx,
       session.permit,
-      { outcome: result.outcome, attempts: 1 },
+      { outcome: result.outcome, attempts: 1, latencyMs: result.latencyMs },
       nowMs,
     );
   const spent = result.usage.totalTokens - session.reservedTokens;
@@ -174,6 +176,7 @@ export async function endOrphan(ctx: MutationCtx, session: Session, nowMs: numbe
         usage: { ...NO_USAGE, totalTokens: session.reservedTokens, estimated: true },
         outcome: "infrastructure",
         visible,
+        latencyMs: nowMs - session.startedAt,
       },
     },
     nowMs,

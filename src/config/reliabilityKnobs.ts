@@ -124,6 +124,8 @@ const RATE_LIMIT_KNOBS = {
   ),
 };
 
+const CIRCUITS = { group: "Circuit breakers" } as const;
+
 const CIRCUIT_KNOBS = {
   ...circuit("OPENROUTER", "OpenRouter outside chat", { threshold: 5, cooldownMs: MINUTE }),
   ...circuit("OPENROUTER_PRIMARY", PRIMARY, { threshold: 5, cooldownMs: MINUTE }),
@@ -132,6 +134,36 @@ const CIRCUIT_KNOBS = {
   ...circuit("EBAY", EBAY, { threshold: 4, cooldownMs: 2 * MINUTE }),
   ...circuit("GLOBAL_SEARCH", GLOBAL, { threshold: 4, cooldownMs: 2 * MINUTE }),
   ...circuit("GMAIL_OAUTH", GMAIL_OAUTH, { threshold: 4, cooldownMs: 2 * MINUTE }),
+  CIRCUIT_WINDOW_MS: int(CIRCUITS, {
+    unit: "ms",
+    default: 2 * MINUTE,
+    range: [2 * SECOND, HOUR],
+    meaning: "Window over which failure rates, slow-call rates and retry budgets are counted.",
+  }),
+  CIRCUIT_CALLS_MIN: int(CIRCUITS, {
+    unit: "calls",
+    default: 20,
+    range: [1, 10_000],
+    meaning: "Calls in the window below which no rate opens a circuit.",
+  }),
+  CIRCUIT_FAILURE_RATE_PCT: int(CIRCUITS, {
+    unit: "percent",
+    default: 50,
+    range: [1, 100],
+    meaning: "Share of failed calls in the window that opens a circuit.",
+  }),
+  CIRCUIT_SLOW_RATE_PCT: int(CIRCUITS, {
+    unit: "percent",
+    default: 100,
+    range: [1, 100],
+    meaning: "Share of slow calls in the window, which took 80 % of their deadline, that opens it.",
+  }),
+  CIRCUIT_PROBES: int(CIRCUITS, {
+    unit: "calls",
+    default: 1,
+    range: [1, 20],
+    meaning: "Probes a half-open circuit admits; it closes when all of them succeed.",
+  }),
 };
 
 const BULKHEAD_KNOBS = {

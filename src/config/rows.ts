@@ -27,7 +27,7 @@ export type KnobGroup =
   | "WhatsApp"
   | "Reports";
 
-type Unit = "ms" | "bytes" | "requests" | "minutes" | "tokens" | "jobs" | "rows";
+type Unit = "ms" | "bytes" | "requests" | "minutes" | "tokens" | "jobs" | "rows" | "calls" | "percent";
 
 export interface IntKnob extends Common {
   readonly kind: "int";

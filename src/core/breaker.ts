@@ -2,133 +2,139 @@
  * Circuit breaker policy, free of I/O. There are no timers: what a state means is derived from its
  * timestamps when it is read, so a breaker works where nothing runs between requests.
  */
+import type { TallySum } from "./tally";
+
 export type BreakerState =
-  | { readonly kind: "closed"; readonly failures: number }
+  | { readonly kind: "closed" }
   | {
       readonly kind: "open";
       readonly openedAtMs: number;
       /** How often it opened without closing in between. At least 1. */
       readonly openings: number;
+      readonly reason: OpenReason;
     }
-  | {
-      readonly kind: "half_open";
-      readonly openings: number;
-      /** Expiry of each probe in flight, in epoch milliseconds. */
-      readonly probeLeasesMs: readonly number[];
-    };
+  /** Set by an operator: nothing passes until it is set back. */
+  | { readonly kind: "forced_open" }
+  /** Set by an operator: everything passes, whatever the counts say. */
+  | { readonly kind: "metrics_only" };
+
+export type OpenReason =
+  "consecutive_failures" | "failure_rate" | "slow_call_rate" | "failed_probe";
 
 /** A state with the number of transitions behind it. */
 export interface Breaker {
   readonly state: BreakerState;
+  /** Grows with each transition: the outcome of a call admitted in an earlier one changes nothing. */
   readonly generation: number;
 }
 
 export interface BreakerPolicy {
-  /** Consecutive failures that open the circuit. At least 1. */
+  /** Failures in a row that open the circuit. At least 1. */
   readonly failureThreshold: number;
+  /** Share of failures, 0 to 1, at which the circuit opens once `callsMin` calls are known. */
+  readonly failureRate: number;
+  /** Share of slow calls, 0 to 1, that opens it. */
+  readonly slowCallRate: number;
+  /** Calls of the window below which no rate means anything. At least 1. */
+  readonly callsMin: number;
+  /** Window of the rates, in milliseconds; looked back on between a half and the whole of it. */
+  readonly windowMs: number;
+  /** From when on a call counts as slow, in milliseconds. */
+  readonly slowCallMs: number;
   /** How long the circuit stays open the first time, in milliseconds; doubles with each opening. */
   readonly cooldownMs: number;
-  /** Probes admitted at once while half-open. At least 1. */
+  /** Probes admitted while half-open: all of them must succeed. At least 1. */
   readonly probesMax: number;
   /** How long a probe may take before its place is free again, in milliseconds. */
   readonly probeLeaseMs: number;
 }
 
-export type BreakerVerdict =
-  | { readonly admit: true; readonly next: Breaker }
-  | { readonly admit: false; readonly retryAfterMs: number };
+export const CLOSED: Breaker = { state: { kind: "closed" }, generation: 0 };
 
-export const CLOSED: Breaker = { state: { kind: "closed", failures: 0 }, generation: 0 };
+/** What a breaker means at a moment. Half-open is never stored: it is an open one whose time is over. */
+export type Phase =
+  | { readonly kind: "closed" }
+  | { readonly kind: "half_open" }
+  | { readonly kind: "open"; readonly retryAfterMs: number };
 
 /** Longest cooldown, as a multiple of the configured one. */
 const COOLDOWN_GROWTH_MAX = 8;
 
-/** Decides whether one call may go out. `next` equals the argument where there is nothing to store. */
-export function admit(breaker: Breaker, nowMs: number, policy: BreakerPolicy): BreakerVerdict {
-  const { state, generation } = breaker;
+/** What the breaker lets through at `nowMs`. */
+export function phaseAt({ state }: Breaker, nowMs: number, policy: BreakerPolicy): Phase {
   switch (state.kind) {
     case "closed":
-      return { admit: true, next: breaker };
+    case "metrics_only":
+      return { kind: "closed" };
+    case "forced_open":
+      return { kind: "open", retryAfterMs: policy.cooldownMs };
     case "open": {
-      const waitMs = state.openedAtMs + cooldownMs(state.openings, policy) - nowMs;
-      if (waitMs > 0) return { admit: false, retryAfterMs: waitMs };
-      const probeLeasesMs = [nowMs + policy.probeLeaseMs];
-      return {
-        admit: true,
-        next: {
-          state: { kind: "half_open", openings: state.openings, probeLeasesMs },
-          generation: generation + 1,
-        },
-      };
-    }
-    case "half_open": {
-      const live = state.probeLeasesMs.filter((expiresAtMs) => expiresAtMs > nowMs);
-      if (live.length >= policy.probesMax)
-        return { admit: false, retryAfterMs: Math.max(1, Math.min(...live) - nowMs) };
-      const probeLeasesMs = [...live, nowMs + policy.probeLeaseMs];
-      return { admit: true, next: { state: { ...state, probeLeasesMs }, generation } };
+      const retryAfterMs = (probesFromMs(state, policy) ?? nowMs) - nowMs;
+      return retryAfterMs > 0 ? { kind: "open", retryAfterMs } : { kind: "half_open" };
     }
   }
 }
 
-interface Settled {
-  readonly outcome: "success" | "failure" | "neutral";
-  /** Generation under which the call was admitted. */
-  readonly generation: number;
-  readonly admittedAtMs: number;
+/** When an open circuit admits its first probes, in epoch milliseconds; null for one not open. */
+export function probesFromMs(state: BreakerState, policy: BreakerPolicy): number | null {
+  if (state.kind !== "open") return null;
+  const growth = Math.min(COOLDOWN_GROWTH_MAX, 2 ** Math.min(state.openings - 1, 10));
+  return state.openedAtMs + policy.cooldownMs * growth;
 }
 
-/** Folds one outcome into the breaker. The same object comes back where nothing changes. */
-export function settle(
-  breaker: Breaker,
-  { outcome, generation, admittedAtMs }: Settled,
-  nowMs: number,
+/** One of a half-open circuit's places. Absent ones are free. */
+export interface Probe {
+  readonly place: number;
+  /** When a probe that never reported gives its place up, in epoch milliseconds. */
+  readonly expiresAtMs: number;
+  readonly succeeded: boolean;
+}
+
+export type ProbeVerdict =
+  | { readonly admit: true; readonly place: number }
+  | { readonly admit: false; readonly retryAfterMs: number };
+
+/** A free place for a probe, or when to come back. Succeeded probes keep their places. */
+export function admitProbe(
+  probes: readonly Probe[],
+  { nowMs, random }: { readonly nowMs: number; readonly random: () => number },
   policy: BreakerPolicy,
-): Breaker {
-  const { state } = breaker;
-  // A call admitted before a transition says nothing about the state after it.
-  if (generation !== breaker.generation) return breaker;
-  switch (state.kind) {
-    case "open":
-      return breaker;
-    case "closed":
-      if (outcome === "neutral") return breaker;
-      if (outcome === "success")
-        return state.failures === 0 ? breaker : { state: CLOSED.state, generation };
-      return state.failures + 1 >= policy.failureThreshold
-        ? opened(nowMs, 1, generation)
-        : { state: { kind: "closed", failures: state.failures + 1 }, generation };
-    case "half_open":
-      if (outcome === "success") return { state: CLOSED.state, generation: generation + 1 };
-      if (outcome === "failure") return opened(nowMs, state.openings + 1, generation);
-      return freed(breaker, state, admittedAtMs + policy.probeLeaseMs);
+): ProbeVerdict {
+  const taken = probes.filter(({ expiresAtMs, succeeded }) => succeeded || expiresAtMs > nowMs);
+  const first = Math.floor(random() * policy.probesMax);
+  for (let i = 0; i < policy.probesMax; i++) {
+    const place = (first + i) % policy.probesMax;
+    if (!taken.some((probe) => probe.place === place)) return { admit: true, place };
   }
+  const soonestMs = Math.min(...taken.map(({ expiresAtMs }) => expiresAtMs));
+  return { admit: false, retryAfterMs: Math.max(1, soonestMs - nowMs) };
 }
 
-/**
- * A neutral probe proved nothing: its place is free for the next one. Its own place only: where its
- * lease has run out, another probe may have taken that over.
- */
-function freed(
-  breaker: Breaker,
-  state: Extract<BreakerState, { kind: "half_open" }>,
-  leaseMs: number,
-): Breaker {
-  const at = state.probeLeasesMs.indexOf(leaseMs);
-  if (at < 0) return breaker;
-  const probeLeasesMs = state.probeLeasesMs.filter((_, i) => i !== at);
-  return { state: { ...state, probeLeasesMs }, generation: breaker.generation };
+/** Why a closed circuit opens on what its pool counted, or null where it stays closed. */
+export function reasonToOpen(counted: TallySum, policy: BreakerPolicy): OpenReason | null {
+  if (counted.run >= policy.failureThreshold) return "consecutive_failures";
+  if (counted.calls < policy.callsMin) return null;
+  if (counted.failures >= counted.calls * policy.failureRate) return "failure_rate";
+  return counted.slow >= counted.calls * policy.slowCallRate ? "slow_call_rate" : null;
 }
 
-function opened(nowMs: number, openings: number, generation: number): Breaker {
-  return { state: { kind: "open", openedAtMs: nowMs, openings }, generation: generation + 1 };
+/** The breaker opened: the first time out of closed, once more where a probe failed. */
+export function opened(breaker: Breaker, reason: OpenReason, nowMs: number): Breaker {
+  const openings = breaker.state.kind === "open" ? breaker.state.openings + 1 : 1;
+  return {
+    state: { kind: "open", openedAtMs: nowMs, openings, reason },
+    generation: breaker.generation + 1,
+  };
 }
 
-function cooldownMs(openings: number, policy: BreakerPolicy): number {
-  return policy.cooldownMs * Math.min(COOLDOWN_GROWTH_MAX, 2 ** Math.min(openings - 1, 10));
-}
+/** The breaker closed again, its probes having all succeeded, or an operator having said so. */
+export const closed = ({ generation }: Breaker): Breaker => ({
+  state: { kind: "closed" },
+  generation: generation + 1,
+});
 
-/** When an open circuit admits its first probe, in epoch milliseconds; null for one not open. */
-export function retryAtMs(state: BreakerState, policy: BreakerPolicy): number | null {
-  return state.kind === "open" ? state.openedAtMs + cooldownMs(state.openings, policy) : null;
-}
+/** The breaker in a state that only an operator sets. */
+export const forced = ({ generation }: Breaker, kind: "forced_open" | "metrics_only"): Breaker => ({
+  state: { kind },
+  generation: generation + 1,
+});

@@ -57,6 +57,7 @@ export const ending = (overrides: Partial<Settlement> = {}): Settlement => ({
   },
   outcome: "success",
   visible: true,
+  latencyMs: 100,
   ...overrides,
 });
 

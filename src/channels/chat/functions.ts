@@ -60,10 +60,10 @@ export interface CacheEntry {
 export interface CallPermit {
   provider: string;
   generation: number;
-  pool: string;
-  index: number;
+  slotId: GenericId<"slots">;
   fence: number;
   admittedAtMs: number;
+  probeId?: GenericId<"breakerProbes">;
 }
 
 /** The functions behind every provider call. */
@@ -71,13 +71,13 @@ export interface OutboundFunctions {
   readonly admitCall: FunctionReference<
     "mutation",
     "internal",
-    { provider: string; holder: string },
+    { provider: string },
     { ok: true; permit: CallPermit } | { ok: false; code: ErrorCode; retryAfterMs: number }
   >;
   readonly settleCall: FunctionReference<
     "mutation",
     "internal",
-    { permit: CallPermit; outcome: Outcome["kind"]; attempts: number },
+    { permit: CallPermit; outcome: Outcome["kind"]; attempts: number; latencyMs: number },
     { released: boolean }
   >;
   readonly mayRetry: FunctionReference<"query", "internal", { provider: string }, boolean>;

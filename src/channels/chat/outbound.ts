@@ -5,12 +5,12 @@ import type { CallPermit, Ctx, OutboundFunctions } from "./functions";
 /** The gate of provider calls made by an action. Settlement carries the permit admission gave. */
 export function gateOf(ctx: Ctx, functions: OutboundFunctions): Gate {
   return {
-    admit: async (provider) =>
-      await ctx.runMutation(functions.admitCall, { provider, holder: provider }),
+    admit: async (provider) => await ctx.runMutation(functions.admitCall, { provider }),
     mayRetry: async (permit) =>
       await ctx.runQuery(functions.mayRetry, { provider: own(permit).provider }),
-    settle: async (permit, { attempts, kind: outcome }) => {
-      await ctx.runMutation(functions.settleCall, { permit: own(permit), outcome, attempts });
+    settle: async (permit, { attempts, kind: outcome, latencyMs }) => {
+      const settled = { outcome, attempts, latencyMs };
+      await ctx.runMutation(functions.settleCall, { permit: own(permit), ...settled });
     },
   };
 }

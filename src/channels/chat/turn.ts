@@ -53,6 +53,8 @@ export interface TurnResult {
   readonly usage: ChatUsage & { readonly estimated: boolean };
   readonly outcome: Outcome["kind"];
   readonly visible: boolean;
+  /** Until the first token; without one, until the end. */
+  readonly latencyMs: number;
 }
 
 export interface StreamRequest {
@@ -296,6 +298,7 @@ class Turn {
       usage: this.countUsage(),
       outcome: ended.outcome,
       visible: this.firstTokenMs !== null,
+      latencyMs: this.firstTokenMs ?? this.ports.now() - this.startedAtMs,
     };
   }
 
