@@ -40,6 +40,7 @@ describe("a limit", () => {
     ]);
     expect(await ask(t, REQUEST, START_MS + SECOND)).toEqual({
       ok: false,
+      source: "exact",
       retryAfterMs: 19 * SECOND,
       info: {
         name: "test",

@@ -1,14 +1,16 @@
-import type { RateLimitInfo } from "../../src/errors/appError";
 import {
   type Arrival,
   decide,
+  type Demand,
   type LimitPolicy,
   type LimitVerdict,
   shardPolicy,
   shardsFor,
 } from "../../src/core/limiter";
+import type { RateLimitInfo } from "../../src/errors/appError";
+import { internal } from "../_generated/api";
 import type { Id } from "../_generated/dataModel";
-import type { MutationCtx } from "../_generated/server";
+import type { MutationCtx, QueryCtx } from "../_generated/server";
 
 export interface LimitRequest extends LimitPolicy {
   /** Policy name shown to callers and in events, such as `chat_stream`. */
@@ -17,6 +19,8 @@ export interface LimitRequest extends LimitPolicy {
   readonly key: string;
   /** How many requests this one counts for. Default 1. */
   readonly weight?: number;
+  /** How long the caller would wait for its turn, in milliseconds. Default 0. */
+  readonly reserveMs?: number;
   /** True for a key that many callers share: it is spread over documents by its rate and burst. */
   readonly shared?: boolean;
 }
@@ -26,22 +30,36 @@ interface Stored {
   readonly k: string;
 }
 
+/** How a decision was come by: on all of the state there is, or on the shards looked at. */
+export type LimitSource = "exact" | "sharded";
+
 export type LimitDecision =
   | {
       readonly ok: true;
       readonly info: RateLimitInfo;
+      readonly source: LimitSource;
       readonly stored: Stored;
       readonly arrivalMs: number;
+      /** How long to wait before going ahead; 0 unless a turn was reserved. */
+      readonly waitMs: number;
     }
-  | { readonly ok: false; readonly info: RateLimitInfo; readonly retryAfterMs: number };
+  | {
+      readonly ok: false;
+      readonly info: RateLimitInfo;
+      readonly source: LimitSource;
+      readonly retryAfterMs: number;
+    };
 
-/** Shards looked at before a shared key is refused: all of them, save for the largest limits. */
-const SHARD_TRIES = 8;
+/** Shards compared before one is asked: two are enough to keep all of them level. */
+const SHARD_CHOICES = 2;
+/** Shards compared once more before a shared key is refused. */
+const SHARD_CHOICES_BEFORE_REFUSAL = 8;
 
 /**
- * Decides without taking, so that guards checked together are taken together. Reads one document
- * per shard looked at; a refusal depends on them and writes nothing, save for a state left behind
- * by a clock that stepped back or by a longer window.
+ * Decides without taking, so that guards checked together are taken together. Depends on one
+ * document: which shard of a shared key has the most left is looked up without depending on it. A
+ * refusal writes nothing, save for a state left behind by a clock that stepped back or by a longer
+ * window.
  */
 export async function check(
   ctx: MutationCtx,
@@ -49,22 +67,12 @@ export async function check(
   nowMs: number,
 ): Promise<LimitDecision> {
   const shards = request.shared === true ? shardsFor(request) : 1;
-  let refused: Extract<LimitDecision, { ok: false }> | null = null;
-  for (const shard of shardsToTry(shards)) {
-    const policy = shards === 1 ? request : shardPolicy(request, shard, shards);
-    const k = shards === 1 ? keyOf(request) : `${keyOf(request)}#${shard}`;
-    const row = await load(ctx, k);
-    const verdict = decide(row?.t ?? null, nowMs, policy, request.weight);
-    const info = describe(request, verdict, shards);
-    if (verdict.ok)
-      return { ok: true, info, stored: { id: row?._id ?? null, k }, arrivalMs: verdict.arrivalMs };
-    if (verdict.mendedMs !== null && row !== null)
-      await ctx.db.patch("limits", row._id, { t: verdict.mendedMs });
-    if (refused === null || verdict.retryAfterMs < refused.retryAfterMs)
-      refused = { ok: false, info, retryAfterMs: verdict.retryAfterMs };
-  }
-  if (refused === null) throw new Error("a limit has at least one shard");
-  return refused;
+  if (shards === 1) return await ask(ctx, request, keyOf(request), nowMs);
+  const first = await askShard(ctx, { request, shards, choices: SHARD_CHOICES }, nowMs);
+  if (first.ok) return first;
+  const choices = SHARD_CHOICES_BEFORE_REFUSAL;
+  const second = await askShard(ctx, { request, shards, choices }, nowMs);
+  return second.ok || second.retryAfterMs < first.retryAfterMs ? second : first;
 }
 
 /** Takes what `check` granted. Call in the same transaction, after every other guard agreed. */
@@ -79,40 +87,104 @@ export async function take(ctx: MutationCtx, decision: LimitDecision): Promise<v
 export async function reset(ctx: MutationCtx, request: LimitRequest): Promise<void> {
   const shards = request.shared === true ? shardsFor(request) : 1;
   for (let shard = 0; shard < shards; shard++) {
-    const row = await load(ctx, shards === 1 ? keyOf(request) : `${keyOf(request)}#${shard}`);
+    const row = await load(ctx, shards === 1 ? keyOf(request) : shardKey(keyOf(request), shard));
     if (row !== null) await ctx.db.delete("limits", row._id);
   }
 }
 
-const keyOf = ({ name, key }: LimitRequest): string => `${name}:${key}`;
+/** Which of some shards has the most left. Meant to be run on a stale snapshot. */
+export async function emptiest(
+  ctx: QueryCtx,
+  { key, shards }: { readonly key: string; readonly shards: readonly number[] },
+): Promise<number> {
+  let best = { shard: shards[0] ?? 0, arrivalMs: Infinity };
+  for (const shard of shards) {
+    const arrivalMs = (await load(ctx, shardKey(key, shard)))?.t ?? 0;
+    if (arrivalMs < best.arrivalMs) best = { shard, arrivalMs };
+    if (arrivalMs === 0) break;
+  }
+  return best.shard;
+}
 
-async function load(
+interface Sharded {
+  readonly request: LimitRequest;
+  readonly shards: number;
+  readonly choices: number;
+}
+
+/** Asks the emptiest of a few random shards. */
+async function askShard(
   ctx: MutationCtx,
+  { choices, request, shards }: Sharded,
+  nowMs: number,
+): Promise<LimitDecision> {
+  const key = keyOf(request);
+  const shard = await ctx.runQuery(
+    internal.rateLimit.pickShard,
+    { key, shards: someOf(shards, choices) },
+    { useStaleSnapshot: true },
+  );
+  const part = { ...request, ...shardPolicy(request, shard, shards) };
+  const decision = await ask(ctx, part, shardKey(key, shard), nowMs);
+  const { info } = decision;
+  return {
+    ...decision,
+    source: "sharded",
+    info: {
+      ...info,
+      limit: request.max,
+      // One shard knows its own part only; the estimate assumes the others are alike.
+      remaining: Math.min(request.max, info.remaining * shards),
+    },
+  };
+}
+
+async function ask(
+  ctx: MutationCtx,
+  request: LimitRequest,
   k: string,
-): Promise<{ _id: Id<"limits">; t: Arrival } | null> {
+  nowMs: number,
+): Promise<LimitDecision> {
+  const row = await load(ctx, k);
+  const verdict = decide(row?.t ?? null, nowMs, request, demandOf(request));
+  const info = describe(request, verdict);
+  const source = "exact" as const;
+  if (verdict.ok) {
+    const { arrivalMs, waitMs } = verdict;
+    return { ok: true, info, source, stored: { id: row?._id ?? null, k }, arrivalMs, waitMs };
+  }
+  if (verdict.mendedMs !== null && row !== null)
+    await ctx.db.patch("limits", row._id, { t: verdict.mendedMs });
+  return { ok: false, info, source, retryAfterMs: verdict.retryAfterMs };
+}
+
+const demandOf = ({ reserveMs, weight }: LimitRequest): Demand => ({
+  ...(weight === undefined ? {} : { weight }),
+  ...(reserveMs === undefined ? {} : { reserveMs }),
+});
+
+const keyOf = ({ name, key }: LimitRequest): string => `${name}:${key}`;
+const shardKey = (key: string, shard: number): string => `${key}#${shard}`;
+
+async function load(ctx: QueryCtx, k: string): Promise<{ _id: Id<"limits">; t: Arrival } | null> {
   return await ctx.db
     .query("limits")
     .withIndex("by_key", (q) => q.eq("k", k))
     .unique();
 }
 
-/** A few distinct shards from a random start: neighbours, so that no list is shuffled. */
-function shardsToTry(shards: number): number[] {
+/** A few distinct shards from a random start, as far apart as they can be. */
+function someOf(shards: number, choices: number): number[] {
+  const count = Math.min(shards, choices);
   const first = Math.floor(Math.random() * shards);
-  const step = shards > SHARD_TRIES ? Math.floor(shards / SHARD_TRIES) : 1;
+  const room = Math.floor(shards / count);
   return Array.from(
-    { length: Math.min(shards, SHARD_TRIES) },
-    (_, i) => (first + i * step) % shards,
+    { length: count },
+    (_, i) => (first + i * room + (i === 0 ? 0 : Math.floor(Math.random() * room))) % shards,
   );
 }
 
-function describe(request: LimitRequest, verdict: LimitVerdict, shards: number): RateLimitInfo {
-  return {
-    name: request.name,
-    limit: request.max,
-    windowMs: request.windowMs,
-    // One shard knows its own part only; the estimate assumes the others are alike.
-    remaining: Math.min(request.max, verdict.remaining * shards),
-    resetMs: verdict.resetMs,
-  };
+function describe(request: LimitRequest, verdict: LimitVerdict): RateLimitInfo {
+  const { max: limit, name, windowMs } = request;
+  return { name, limit, windowMs, remaining: verdict.remaining, resetMs: verdict.resetMs };
 }

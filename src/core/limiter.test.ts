@@ -48,7 +48,7 @@ class Key {
   }
 
   ask(nowMs: number, weight = 1): ReturnType<typeof decide> {
-    const verdict = decide(this.arrival, nowMs, this.policy, weight);
+    const verdict = decide(this.arrival, nowMs, this.policy, { weight });
     if (verdict.ok) this.arrival = verdict.arrivalMs;
     else if (verdict.mendedMs !== null) this.arrival = verdict.mendedMs;
     return verdict;
@@ -114,7 +114,7 @@ describe("what passes", () => {
     const key = new Key(policy);
     let passed = 0;
     for (let ms = 0; ms < 2_000; ms++) {
-      const weight = decide(key.arrival, START_MS + ms, policy, 0).remaining;
+      const weight = decide(key.arrival, START_MS + ms, policy, { weight: 0 }).remaining;
       if (weight > 0 && key.ask(START_MS + ms, weight).ok) passed += weight;
     }
     const allowed = policy.max + (policy.max * 1_999) / policy.windowMs;
@@ -133,8 +133,8 @@ describe("what passes", () => {
 
   test("is never more than the burst in one request", () => {
     const policy = { max: 5, windowMs: MINUTE };
-    expect(decide(null, START_MS, policy, 5).ok).toBe(true);
-    expect(decide(null, START_MS, policy, 6).ok).toBe(false);
+    expect(decide(null, START_MS, policy, { weight: 5 }).ok).toBe(true);
+    expect(decide(null, START_MS, policy, { weight: 6 }).ok).toBe(false);
   });
 });
 
@@ -149,10 +149,10 @@ describe("a refusal", () => {
           if (verdict.ok) continue;
           nthRefusal += 1;
           const { remaining, resetMs, retryAfterMs } = verdict;
-          const untouched = decide(key.arrival, nowMs, policy, 0);
+          const untouched = decide(key.arrival, nowMs, policy, { weight: 0 });
           if (remaining !== untouched.remaining || resetMs !== untouched.resetMs)
             throw new Error("it took something all the same");
-          const at = (ms: number) => decide(key.arrival, ms, policy, weight).ok;
+          const at = (ms: number) => decide(key.arrival, ms, policy, { weight }).ok;
           const around = [at(nowMs + retryAfterMs - 1), at(nowMs + retryAfterMs)];
           if (around[0] === true || around[1] === false || retryAfterMs < 1)
             throw new Error(`inexact: ${retryAfterMs} ms`);
@@ -207,8 +207,8 @@ test("the whole burst is back when the reset says so", () => {
   fc.assert(
     fc.property(policies, steps(fc.nat(SECOND)), (policy, history) => {
       const { key, nowMs } = play(policy, history);
-      const { resetMs } = decide(key.arrival, nowMs, policy, 0);
-      expect(decide(key.arrival, nowMs + resetMs, policy, policy.max).ok).toBe(true);
+      const { resetMs } = decide(key.arrival, nowMs, policy, { weight: 0 });
+      expect(decide(key.arrival, nowMs + resetMs, policy, { weight: policy.max }).ok).toBe(true);
     }),
   );
 });
@@ -238,5 +238,49 @@ describe("the shards of a limit", () => {
     [{ max: 1, windowMs: 1 }, 1],
   ])("are as many as its rate and burst need: %j", (policy, shards) => {
     expect(shardsFor(policy)).toBe(shards);
+  });
+});
+
+describe("a reservation", () => {
+  const policy: LimitPolicy = { max: 4, windowMs: MINUTE };
+
+  test("is a turn later on, one after the other, no further ahead than asked for", () => {
+    let arrival: Arrival = null;
+    const waits: (number | null)[] = [];
+    for (let i = 0; i < 8; i++) {
+      const verdict = decide(arrival, START_MS, policy, { reserveMs: 30 * SECOND });
+      waits.push(verdict.ok ? verdict.waitMs : null);
+      if (verdict.ok) arrival = verdict.arrivalMs;
+    }
+    expect(waits).toEqual([0, 0, 0, 0, 15 * SECOND, 30 * SECOND, null, null]);
+  });
+
+  test("keeps the limit at the times the callers go, for any history", () => {
+    fc.assert(
+      fc.property(
+        fc.array(fc.record({ gapMs: fc.nat(20_000), reserveMs: fc.nat(90_000) }), {
+          maxLength: 80,
+        }),
+        (history) => {
+          let arrival: Arrival = null;
+          let nowMs = START_MS;
+          const going: number[] = [];
+          for (const { gapMs, reserveMs } of history) {
+            nowMs += gapMs;
+            const verdict = decide(arrival, nowMs, policy, { reserveMs });
+            if (!verdict.ok) continue;
+            arrival = verdict.arrivalMs;
+            expect(verdict.waitMs).toBeLessThanOrEqual(Math.min(reserveMs, MINUTE));
+            going.push(nowMs + verdict.waitMs);
+          }
+          for (const [i, fromMs] of going.entries())
+            for (const [j, toMs] of going.entries())
+              if (j >= i)
+                expect(j - i + 1).toBeLessThanOrEqual(
+                  policy.max + (policy.max * (toMs - fromMs + 1)) / MINUTE,
+                );
+        },
+      ),
+    );
   });
 });

@@ -17,6 +17,8 @@ export type LimitVerdict =
       readonly ok: true;
       /** State to store. */
       readonly arrivalMs: number;
+      /** How long the caller has to wait before it goes; 0 unless it reserved ahead. */
+      readonly waitMs: number;
       readonly remaining: number;
       /** Until the full burst is available again. */
       readonly resetMs: number;
@@ -31,15 +33,23 @@ export type LimitVerdict =
       readonly mendedMs: number | null;
     };
 
+/** What one request asks of a limit. */
+export interface Demand {
+  /** How many requests it counts for, a whole number. Default 1. */
+  readonly weight?: number;
+  /** How long it would wait for its turn, in milliseconds, at most one burst. Default 0. */
+  readonly reserveMs?: number;
+}
+
 /**
- * Decides whether `weight` requests may pass at `nowMs`, both whole numbers. In any interval of
- * length W at most `max + max * W / windowMs` pass. A weight above `max` never passes.
+ * Decides whether a request may pass at `nowMs`, a whole number. In any interval of length W at
+ * most `max + max * W / windowMs` pass. A weight above `max` never passes without reserving.
  */
 export function decide(
   arrival: Arrival,
   nowMs: number,
   policy: LimitPolicy,
-  weight = 1,
+  { weight = 1, reserveMs = 0 }: Demand = {},
 ): LimitVerdict {
   const emissionMs = emissionOf(policy);
   const burstMs = policy.max * emissionMs;
@@ -47,11 +57,13 @@ export function decide(
   const startMs = Math.max(mendedMs ?? arrival ?? nowMs, nowMs);
   const nextMs = startMs + weight * emissionMs;
   const excessMs = nextMs - nowMs - burstMs;
-  const arrivalMs = excessMs > 0 ? startMs : nextMs;
+  const passes = excessMs <= Math.min(reserveMs, burstMs);
+  const arrivalMs = passes ? nextMs : startMs;
   const remaining = Math.max(0, Math.floor((burstMs - (arrivalMs - nowMs)) / emissionMs));
   const resetMs = Math.ceil(arrivalMs - nowMs);
-  if (excessMs <= 0) return { ok: true, arrivalMs, remaining, resetMs };
-  return { ok: false, retryAfterMs: Math.ceil(excessMs), remaining, resetMs, mendedMs };
+  const waitMs = Math.max(0, Math.ceil(excessMs));
+  if (passes) return { ok: true, arrivalMs, remaining, resetMs, waitMs };
+  return { ok: false, retryAfterMs: waitMs, remaining, resetMs, mendedMs };
 }
 
 /**
