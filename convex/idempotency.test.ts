@@ -60,6 +60,108 @@ describe("a claim", () => {
   });
 });
 
+describe("work claimed by its key", () => {
+  const claim = (
+    t: Backend,
+    more: { fingerprint?: string; leaseMs?: number; ttlMs?: number } = {},
+  ) => t.mutation(internal.idempotency.claimKey, { ...KEY, fingerprint: "f", ...more });
+  const complete = (t: Backend, fence: number, reply?: string) =>
+    t.mutation(internal.idempotency.completeKey, {
+      ...KEY,
+      fence,
+      ...(reply === undefined ? {} : { reply }),
+    });
+
+  test("is in progress for others until it is reported, and then replayed", async () => {
+    const t = backend();
+    const first = { duplicate: false, state: "claimed", fence: 1, firstSeenAt: START_MS };
+    expect(await claim(t)).toEqual(first);
+    const before = await t.run((ctx) => ctx.db.query("idempotencyKeys").take(10));
+    vi.setSystemTime(START_MS + 10_000);
+    expect(await claim(t)).toEqual({
+      duplicate: true,
+      state: "in_progress",
+      retryAfterMs: 50_000,
+      firstSeenAt: START_MS,
+    });
+    expect(await claim(t, { fingerprint: "g" })).toMatchObject({ state: "conflict" });
+    // A duplicate writes nothing and so extends nothing.
+    expect(await t.run((ctx) => ctx.db.query("idempotencyKeys").take(10))).toEqual(before);
+    expect(await complete(t, 1, "42")).toEqual({ ok: true });
+    expect(await claim(t)).toEqual({
+      duplicate: true,
+      state: "completed",
+      reply: "42",
+      firstSeenAt: START_MS,
+    });
+  });
+
+  test("is taken over once its lease has run out, and the first one's report is refused", async () => {
+    const t = backend();
+    await claim(t, { leaseMs: 5_000, ttlMs: 2 * MINUTE });
+    vi.setSystemTime(START_MS + 5_000);
+    expect(await claim(t)).toMatchObject({ state: "claimed", fence: 2, firstSeenAt: START_MS });
+    expect(await complete(t, 1, "late")).toEqual({ ok: false });
+    expect(await complete(t, 2)).toEqual({ ok: true });
+    expect(await claim(t)).toMatchObject({ state: "completed", reply: null });
+    // The takeover did not make it live longer either.
+    vi.setSystemTime(START_MS + 2 * MINUTE);
+    expect(await claim(t)).toMatchObject({ state: "claimed", fence: 3 });
+  });
+
+  test("may be tried again at once after it failed", async () => {
+    const t = backend();
+    await claim(t);
+    expect(await t.mutation(internal.idempotency.failKey, { ...KEY, fence: 1 })).toEqual({
+      ok: true,
+    });
+    expect(await claim(t)).toMatchObject({ state: "claimed", fence: 2 });
+  });
+
+  test("keeps no half of a reply, and takes no key without end", async () => {
+    const t = backend();
+    await claim(t);
+    await expect(complete(t, 1, "x".repeat(20_000))).rejects.toThrow("too large");
+    expect(await claim(t)).toMatchObject({ state: "in_progress" });
+    const long = { scope: "s", key: "k".repeat(513) };
+    await expect(t.mutation(internal.idempotency.claimKey, long)).rejects.toThrow("512");
+  });
+
+  test("is listed by its scope, the newest first, without replies", async () => {
+    const t = backend();
+    await claim(t);
+    await complete(t, 1, "secret reply");
+    vi.setSystemTime(START_MS + 1);
+    await t.mutation(internal.idempotency.claimKey, { ...KEY, key: "m2" });
+    const { scope } = KEY;
+    const list = (limit?: number) =>
+      t.query(internal.idempotency.listRecentByScope, {
+        scope,
+        ...(limit === undefined ? {} : { limit }),
+      });
+    expect(await list()).toMatchObject([
+      { key: "m2", state: "in_progress" },
+      { key: "m1", state: "completed" },
+    ]);
+    expect(JSON.stringify(await list())).not.toContain("secret");
+    expect(await list(1)).toHaveLength(1);
+  });
+});
+
+test("a nonce passes once, and its timestamp never after it was forgotten", async () => {
+  const t = backend();
+  const claim = (timestampMs: number, nonce = "n") =>
+    t.mutation(internal.idempotency.claimNonce, { scope: "s", nonce, timestampMs, skewMs: MINUTE });
+  const ahead = START_MS + MINUTE;
+  expect(await claim(ahead + 1)).toBe("untimely");
+  expect(await claim(START_MS - MINUTE - 1)).toBe("untimely");
+  expect(await claim(ahead)).toBe("accepted");
+  for (const laterMs of [0, MINUTE, 2 * MINUTE, 2 * MINUTE + 1]) {
+    vi.setSystemTime(START_MS + laterMs);
+    expect(await claim(ahead)).toBe(laterMs <= 2 * MINUTE ? "replayed" : "untimely");
+  }
+});
+
 describe("cleanup", () => {
   test("deletes what has expired, and that alone", async () => {
     const t = backend();

@@ -52,6 +52,7 @@ import type * as model_snapshot from "../model/snapshot.js";
 import type * as model_streams from "../model/streams.js";
 import type * as model_telemetryTables from "../model/telemetryTables.js";
 import type * as model_threads from "../model/threads.js";
+import type * as model_toolCacheCounts from "../model/toolCacheCounts.js";
 import type * as model_toolJobs from "../model/toolJobs.js";
 import type * as model_toolResults from "../model/toolResults.js";
 import type * as model_toolTables from "../model/toolTables.js";
@@ -116,6 +117,7 @@ declare const fullApi: ApiFromModules<{
   "model/streams": typeof model_streams;
   "model/telemetryTables": typeof model_telemetryTables;
   "model/threads": typeof model_threads;
+  "model/toolCacheCounts": typeof model_toolCacheCounts;
   "model/toolJobs": typeof model_toolJobs;
   "model/toolResults": typeof model_toolResults;
   "model/toolTables": typeof model_toolTables;

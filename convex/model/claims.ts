@@ -1,9 +1,17 @@
+import { KIB, utf8Bytes } from "../../src/core/bytes";
+import {
+  type ClaimState,
+  type ClaimVerdict,
+  decideClaim,
+  type StoredClaim,
+} from "../../src/core/replay";
+import { AppError } from "../../src/errors/appError";
 import type { Doc } from "../_generated/dataModel";
 import type { MutationCtx, QueryCtx } from "../_generated/server";
 
 export type Claim = Doc<"idempotencyKeys">;
 
-interface ClaimKey {
+export interface ClaimKey {
   readonly scope: string;
   readonly key: string;
 }
@@ -34,6 +42,87 @@ export async function put(ctx: MutationCtx, claim: NewClaim, nowMs: number): Pro
   const expired = await load(ctx, claim);
   if (expired === null) await ctx.db.insert("idempotencyKeys", fields);
   else await ctx.db.replace("idempotencyKeys", expired._id, fields);
+}
+
+/** Largest reply kept with a claim. */
+const REPLY_BYTES_MAX = 16 * KIB;
+
+export interface Attempt extends ClaimKey {
+  readonly fingerprint?: string;
+  readonly ttlMs: number;
+  /** How long the attempt is believed alive without a report, in milliseconds. */
+  readonly leaseMs: number;
+}
+
+export interface Begun {
+  readonly verdict: ClaimVerdict;
+  readonly row: Claim | null;
+  /** When the key was first seen, in epoch milliseconds. */
+  readonly firstSeenAtMs: number;
+}
+
+/**
+ * Begins work on a key whose effect comes in a later transaction. Only a granted claim writes; a
+ * duplicate never extends the life of the first.
+ */
+export async function begin(ctx: MutationCtx, attempt: Attempt, nowMs: number): Promise<Begun> {
+  const { fingerprint = null, key, leaseMs, scope, ttlMs } = attempt;
+  const row = await load(ctx, attempt);
+  const verdict = decideClaim(row === null ? null : storedOf(row), { fingerprint, nowMs });
+  if (verdict.kind !== "claimed") return { verdict, row, firstSeenAtMs: row?.firstSeenAt ?? nowMs };
+  // A takeover is of the same request: its life began when it was first seen.
+  const alive = row !== null && row.expiresAt > nowMs;
+  const fields = {
+    scope,
+    key,
+    firstSeenAt: alive ? row.firstSeenAt : nowMs,
+    expiresAt: alive ? row.expiresAt : nowMs + ttlMs,
+    state: { kind: "in_progress" as const, leaseExpiresAt: nowMs + leaseMs },
+    fence: verdict.fence,
+    ...(fingerprint === null ? {} : { fingerprint }),
+  };
+  if (row === null) await ctx.db.insert("idempotencyKeys", fields);
+  else await ctx.db.replace("idempotencyKeys", row._id, fields);
+  return { verdict, row, firstSeenAtMs: fields.firstSeenAt };
+}
+
+/**
+ * Reports what became of an attempt. False for one whose lease another took over. Throws
+ * `invalid_request` for a reply that is too large to be kept whole.
+ */
+export async function report(
+  ctx: MutationCtx,
+  claim: ClaimKey & { readonly fence: number },
+  outcome: { readonly kind: "completed"; readonly reply?: string } | { readonly kind: "failed" },
+): Promise<boolean> {
+  const row = await load(ctx, claim);
+  if (row?.state?.kind !== "in_progress" || row.fence !== claim.fence) return false;
+  if (outcome.kind === "completed" && utf8Bytes(outcome.reply ?? "") > REPLY_BYTES_MAX)
+    throw new AppError("invalid_request", { detail: "The reply is too large to be kept." });
+  await ctx.db.patch("idempotencyKeys", row._id, { state: outcome });
+  return true;
+}
+
+function storedOf(row: Claim): StoredClaim {
+  return {
+    state: stateOf(row),
+    fingerprint: row.fingerprint ?? null,
+    expiresAtMs: row.expiresAt,
+    fence: row.fence ?? 1,
+  };
+}
+
+/** What became of a claim. */
+export function stateOf({ state }: Claim): ClaimState {
+  if (state === undefined) return { kind: "completed", reply: null };
+  switch (state.kind) {
+    case "in_progress":
+      return { kind: "in_progress", leaseExpiresAtMs: state.leaseExpiresAt };
+    case "completed":
+      return { kind: "completed", reply: state.reply ?? null };
+    case "failed":
+      return state;
+  }
 }
 
 /**

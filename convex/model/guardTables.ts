@@ -21,6 +21,12 @@ export const breakerState = v.union(
   v.object({ kind: v.literal("metrics_only") }),
 );
 
+export const claimState = v.union(
+  v.object({ kind: v.literal("in_progress"), leaseExpiresAt: v.number() }),
+  v.object({ kind: v.literal("completed"), reply: v.optional(v.string()) }),
+  v.object({ kind: v.literal("failed") }),
+);
+
 /** Calls, failures, slow calls and retries of half a window; what is zero is absent. */
 const counts = {
   c: v.optional(v.number()),
@@ -46,9 +52,14 @@ export const guardTables = {
     reference: v.optional(v.string()),
     firstSeenAt: v.number(),
     expiresAt: v.number(),
+    /** Absent where claim and effect were one transaction: then it is completed. */
+    state: v.optional(claimState),
+    /** Grows with each attempt: the report of an earlier one is refused. Absent means 1. */
+    fence: v.optional(v.number()),
   })
     .index("by_scope_key", ["scope", "key"])
     .index("by_expires_at", ["expiresAt"])
+    .index("by_scope_first_seen", ["scope", "firstSeenAt"])
     .index("by_first_seen", ["firstSeenAt"]),
 
   // Circuit breakers, one row per provider that ever opened (absent means closed). Written on
