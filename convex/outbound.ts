@@ -1,37 +1,158 @@
 import { v } from "convex/values";
 import { PROVIDER_IDS } from "../src/providers/table";
-import { internalMutation, internalQuery } from "./_generated/server";
+import { internalMutation, internalQuery, type MutationCtx } from "./_generated/server";
 import * as Admission from "./model/admission";
-import { outcomeKind, permitFields } from "./model/permit";
+import * as Claims from "./model/claims";
+import * as Limits from "./model/limits";
+import { outcomeKind, type Permit, permitFields } from "./model/permit";
 import * as Refusals from "./model/refusals";
 
-/** Breaker and bulkhead of one provider call, in one transaction. A refusal is a value. */
+const limit = v.object({
+  name: v.string(),
+  key: v.string(),
+  max: v.number(),
+  windowMs: v.number(),
+  weight: v.optional(v.number()),
+  shared: v.optional(v.boolean()),
+});
+
+/** Limits one call may be held to besides its provider's guards. */
+const LIMITS_MAX = 8;
+
+/**
+ * Limits, breaker and bulkhead of one provider call, in one transaction: all are taken or none. A
+ * refusal is a value.
+ */
 export const admit = internalMutation({
-  args: { provider: v.string() },
-  handler: async (ctx, args) => {
+  args: { provider: v.string(), limits: v.optional(v.array(limit)) },
+  handler: async (ctx, { provider, limits = [] }) => {
     const nowMs = Date.now();
-    const provider = PROVIDER_IDS.find((id) => id === args.provider);
-    if (provider === undefined) throw new Error(`no provider is called ${args.provider}`);
-    const grant = await Admission.checkProvider(ctx, { provider }, nowMs);
-    if (!grant.ok) {
-      await Refusals.count(ctx, { bucket: provider, outcome: grant.reason }, nowMs);
-      return { ok: false as const, code: grant.code, retryAfterMs: grant.retryAfterMs };
-    }
-    return { ok: true as const, permit: await Admission.takeProvider(ctx, grant, nowMs) };
+    const granted = await check(ctx, { provider, limits }, nowMs);
+    if (!granted.ok) return await refuse(ctx, granted, nowMs);
+    return { ok: true as const, permit: await take(ctx, granted, nowMs) };
   },
 });
 
-/** Releases what `admit` took and counts the outcome. Settling twice changes nothing. */
+/**
+ * As `admit`, for a call that must not happen twice: its key is claimed in the same transaction.
+ * `settle` gives the key back, or keeps the reply with it. A duplicate writes nothing.
+ */
+export const admitOnce = internalMutation({
+  args: {
+    provider: v.string(),
+    limits: v.optional(v.array(limit)),
+    claim: v.object({
+      scope: v.string(),
+      key: v.string(),
+      fingerprint: v.optional(v.string()),
+      ttlMs: v.number(),
+      leaseMs: v.number(),
+    }),
+  },
+  handler: async (ctx, { claim, provider, limits = [] }) => {
+    const nowMs = Date.now();
+    const known = await Claims.peek(ctx, claim, nowMs);
+    if (known.kind !== "claimed") return { ok: false as const, duplicate: known };
+    const granted = await check(ctx, { provider, limits }, nowMs);
+    if (!granted.ok) return await refuse(ctx, granted, nowMs);
+    await Claims.begin(ctx, claim, nowMs);
+    const permit = await take(ctx, granted, nowMs);
+    return { ok: true as const, permit, fence: known.fence };
+  },
+});
+
+interface Call {
+  readonly provider: string;
+  readonly limits: readonly Limits.LimitRequest[];
+}
+
+type Refused =
+  | Admission.Refusal
+  | {
+      readonly ok: false;
+      readonly code: "rate_limited";
+      readonly provider: string;
+      readonly reason: "blocked";
+      readonly retryAfterMs: number;
+    };
+
+/** All guards of a call, looked at before any is taken. */
+async function check(
+  ctx: MutationCtx,
+  call: Call,
+  nowMs: number,
+): Promise<Refused | (Admission.Grant & { readonly limits: readonly Limits.LimitDecision[] })> {
+  const provider = PROVIDER_IDS.find((id) => id === call.provider);
+  if (provider === undefined) throw new Error(`no provider is called ${call.provider}`);
+  if (call.limits.length > LIMITS_MAX) throw new Error("a call has at most eight limits");
+  const limits: Limits.LimitDecision[] = [];
+  for (const request of call.limits) {
+    const decision = await Limits.check(ctx, request, nowMs);
+    if (!decision.ok) {
+      const { retryAfterMs } = decision;
+      const { name } = request;
+      return { ok: false, code: "rate_limited", provider: name, reason: "blocked", retryAfterMs };
+    }
+    limits.push(decision);
+  }
+  const grant = await Admission.checkProvider(ctx, { provider }, nowMs);
+  return grant.ok ? { ...grant, limits } : grant;
+}
+
+async function take(
+  ctx: MutationCtx,
+  { limits, ...grant }: Admission.Grant & { readonly limits: readonly Limits.LimitDecision[] },
+  nowMs: number,
+): Promise<Permit> {
+  for (const decision of limits) await Limits.take(ctx, decision);
+  return await Admission.takeProvider(ctx, grant, nowMs);
+}
+
+async function refuse(
+  ctx: MutationCtx,
+  { code, provider, reason, retryAfterMs }: Refused,
+  nowMs: number,
+) {
+  await Refusals.count(ctx, { bucket: provider, outcome: reason }, nowMs);
+  return { ok: false as const, code, retryAfterMs };
+}
+
+const settled = {
+  permit: permitFields,
+  outcome: outcomeKind,
+  attempts: v.number(),
+  /** How long the provider took, in milliseconds. */
+  latencyMs: v.number(),
+};
+
+/**
+ * Releases what `admit` took and counts the outcome. Settling twice changes nothing. With `claim`
+ * it also ends what `admitOnce` claimed: a reply completes the key, none gives it back.
+ */
 export const settle = internalMutation({
   args: {
-    permit: permitFields,
-    outcome: outcomeKind,
-    attempts: v.number(),
-    latencyMs: v.number(),
+    ...settled,
+    claim: v.optional(
+      v.object({
+        scope: v.string(),
+        key: v.string(),
+        fence: v.number(),
+        reply: v.optional(v.string()),
+      }),
+    ),
   },
   returns: v.object({ released: v.boolean() }),
-  handler: async (ctx, { permit, ...settled }) =>
-    await Admission.settleProvider(ctx, permit, settled, Date.now()),
+  handler: async (ctx, { claim, permit, ...outcome }) => {
+    if (claim !== undefined) {
+      const { reply, ...attempt } = claim;
+      const ended =
+        reply === undefined
+          ? ({ kind: "failed" } as const)
+          : ({ kind: "completed", reply } as const);
+      await Claims.report(ctx, attempt, ended);
+    }
+    return await Admission.settleProvider(ctx, permit, outcome, Date.now());
+  },
 });
 
 /** Whether a provider's retry budget bears one more call. */

@@ -56,6 +56,7 @@ const FUNCTIONS = {
   "messages:update": "public mutation",
   "ops:getReliabilitySnapshot": "internal query",
   "outbound:admit": "internal mutation",
+  "outbound:admitOnce": "internal mutation",
   "outbound:loadToken": "internal query",
   "outbound:mayRetry": "internal query",
   "outbound:settle": "internal mutation",
@@ -79,6 +80,8 @@ const FUNCTIONS = {
   "toolCache:cleanupExpired": "internal mutation",
   "toolCache:clearNamespace": "internal mutation",
   "toolCache:get": "internal query",
+  "toolCache:listNamespaceStats": "internal query",
+  "toolCache:lookup": "internal query",
   "toolCache:set": "internal mutation",
   "toolJobs:claimNext": "internal mutation",
   "toolJobs:cleanupExpired": "internal mutation",
@@ -164,7 +167,9 @@ const NAMED_BY_SEEDS = [
 const NAMED_BY_OPERATORS = [
   "ops:getReliabilitySnapshot",
   "integrations/whatsapp:listStoredMessages",
-  ...["get", "set", "cleanupExpired", "clearNamespace"].map((name) => `toolCache:${name}`),
+  ...["get", "set", "cleanupExpired", "clearNamespace", "listNamespaceStats"].map(
+    (name) => `toolCache:${name}`,
+  ),
   ...["enqueue", "get", "claimNext", "complete", "fail", "cleanupExpired"].map(
     (name) => `toolJobs:${name}`,
   ),

@@ -61,6 +61,17 @@ export interface Begun {
   readonly firstSeenAtMs: number;
 }
 
+/** What `begin` would answer now, without claiming anything. */
+export async function peek(
+  ctx: QueryCtx,
+  claim: ClaimKey & { readonly fingerprint?: string },
+  nowMs: number,
+): Promise<ClaimVerdict> {
+  const row = await load(ctx, claim);
+  const { fingerprint = null } = claim;
+  return decideClaim(row === null ? null : storedOf(row), { fingerprint, nowMs });
+}
+
 /**
  * Begins work on a key whose effect comes in a later transaction. Only a granted claim writes; a
  * duplicate never extends the life of the first.

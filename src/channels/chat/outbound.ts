@@ -9,8 +9,14 @@ export function gateOf(ctx: Ctx, functions: OutboundFunctions): Gate {
     mayRetry: async (permit) =>
       await ctx.runQuery(functions.mayRetry, { provider: own(permit).provider }),
     settle: async (permit, { attempts, kind: outcome, latencyMs }) => {
-      const settled = { outcome, attempts, latencyMs };
-      await ctx.runMutation(functions.settleCall, { permit: own(permit), ...settled });
+      const args = { permit: own(permit), outcome, attempts, latencyMs };
+      try {
+        await ctx.runMutation(functions.settleCall, args);
+      } catch {
+        // Lost to contention: the scheduler tries without end, and the permit's fence keeps a late
+        // one from freeing what is no longer its own.
+        await ctx.scheduler.runAfter(0, functions.settleCall, args);
+      }
     },
   };
 }
