@@ -4,6 +4,9 @@ import { defineConfig } from "vitest/config";
 // accidental Node API fails here; what runs on Node (host, simulators, scripts, end to end) is not.
 export default defineConfig({
   test: {
+    // Files of the node project mostly wait for servers of their own, so that a second worker costs
+    // nothing where there are two cores; by default there would be one.
+    maxWorkers: 2,
     projects: [
       {
         test: {
