@@ -8,36 +8,46 @@ import {
   useStillClock,
 } from "../test/edge/backend";
 import { DAY, MINUTE, SECOND } from "../src/core/time";
+import { oneUse } from "../src/tools/cacheUse";
 import { internal } from "./_generated/api";
+import * as Counts from "./model/toolCacheCounts";
+import * as ToolResults from "./model/toolResults";
 
 useStillClock();
 
 const get = (t: Backend, key: string, namespace = "web_v1") =>
   t.query(internal.toolCache.get, { namespace, key });
+const lookup = (t: Backend, key: string, namespace = "web_v1") =>
+  t.query(internal.toolCache.lookup, { namespace, key });
 const set = (t: Backend, key: string, value: string, ttlMs = MINUTE) =>
   t.mutation(internal.toolCache.set, { namespace: "web_v1", key, value, ttlMs });
+const fails = (t: Backend, key: string, code = "upstream_timeout") =>
+  t.run((ctx) => ToolResults.storeFailure(ctx, { namespace: "web_v1", key, code }, Date.now()));
+const stats = (t: Backend, limit?: number) =>
+  t.query(internal.toolCache.listNamespaceStats, limit === undefined ? {} : { limit });
+const at = (ms: number) => vi.setSystemTime(START_MS + ms);
 
 describe("a cached value", () => {
   test("is had until it expires, whether or not it was cleaned up", async () => {
     const t = backend();
     expect(await get(t, "shoes")).toBeNull();
     expect(await set(t, "shoes", "{}")).toEqual({ key: "shoes", expiresAt: START_MS + MINUTE });
-    vi.setSystemTime(START_MS + MINUTE - 1);
+    at(MINUTE - 1);
     expect(await get(t, "shoes")).toBe("{}");
-    vi.setSystemTime(START_MS + MINUTE);
+    at(MINUTE);
     expect(await get(t, "shoes")).toBeNull();
-    expect(await rowCounts(t)).toEqual({ toolResultCache: 1 });
+    expect(await rowCounts(t)).toMatchObject({ toolResultCache: 1 });
   });
 
   test("is found whatever the spelling of its key, in its own namespace", async () => {
     const t = backend();
-    expect(await set(t, "  Red SHOES ", "1")).toMatchObject({ key: "red shoes" });
+    expect(await set(t, "  Red   SHOES ", "1")).toMatchObject({ key: "red shoes" });
     expect(await get(t, "red shoes")).toBe("1");
     expect(await get(t, "RED Shoes  ")).toBe("1");
     expect(await get(t, "red shoes", "web_v2")).toBeNull();
     await set(t, "red shoes", "2");
     expect(await get(t, "Red shoes")).toBe("2");
-    expect(await rowCounts(t)).toEqual({ toolResultCache: 1 });
+    expect(await rowCounts(t)).toMatchObject({ toolResultCache: 1 });
   });
 
   test.each([
@@ -68,24 +78,146 @@ describe("a cached value", () => {
     expect(await get(t, "k")).toBe(whole);
   });
 
-  test("with a key of more than 512 characters is not stored", async () => {
+  test("with a long key is had by the whole key, not by its beginning", async () => {
     const t = backend();
-    expect(await set(t, "k".repeat(513), "v")).toBeNull();
-    expect(await set(t, ` ${"k".repeat(512)} `, "v")).not.toBeNull();
+    const long = "k".repeat(512);
+    expect(await set(t, ` ${long} `, "exact")).toMatchObject({ key: long });
+    const stored = await set(t, `${long}a`, "a");
+    expect(stored?.key).toMatch(/^[0-9a-f]{64}$/);
+    await set(t, `${long}b`, "b");
+    expect([await get(t, long), await get(t, `${long}A`), await get(t, `${long}b`)]).toEqual([
+      "exact",
+      "a",
+      "b",
+    ]);
+  });
+});
+
+describe("a value that is no longer fresh", () => {
+  const found = (freshness: string, askFromMs: number | null = null) => ({
+    freshness,
+    value: "v",
+    createdAt: START_MS,
+    askFromMs,
+  });
+
+  test("is stale, then kept for errors, then gone", async () => {
+    const t = backend();
+    await set(t, "k", "v");
+    const seen = [];
+    for (const ms of [0, MINUTE - 1, MINUTE, 6 * MINUTE - 1, 6 * MINUTE, DAY + MINUTE - 1])
+      seen.push((at(ms), await lookup(t, "k")));
+    expect(seen).toEqual([
+      found("fresh"),
+      found("fresh"),
+      found("stale"),
+      found("stale"),
+      found("error_only"),
+      found("error_only"),
+    ]);
+    at(DAY + MINUTE);
+    expect(await lookup(t, "k")).toBeNull();
+  });
+
+  test.each([
+    [{ TOOL_CACHE_REVALIDATE_MS: "0" }, "error_only"],
+    [{ TOOL_CACHE_REVALIDATE_MS: "2000" }, "stale"],
+    [{ TOOL_CACHE_REVALIDATE_MS: "500", TOOL_CACHE_STALE_ON_ERROR_MS: "2000" }, "error_only"],
+    [{ TOOL_CACHE_REVALIDATE_MS: "500", TOOL_CACHE_STALE_ON_ERROR_MS: "1000" }, undefined],
+    [{ TOOL_CACHE_REVALIDATE_MS: "0", TOOL_CACHE_STALE_ON_ERROR_MS: "0" }, undefined],
+  ])("one second later, with %o, is %s: a window holds at once", async (variables, freshness) => {
+    const t = backend();
+    await set(t, "k", "v");
+    at(MINUTE + SECOND);
+    for (const [name, value] of Object.entries(variables)) vi.stubEnv(name, value);
+    expect((await lookup(t, "k"))?.freshness).toBe(freshness);
+  });
+
+  test("is not had as a fresh one", async () => {
+    const t = backend();
+    await set(t, "k", "v");
+    at(MINUTE);
+    expect(await get(t, "k")).toBeNull();
+  });
+
+  test("whose renewal failed is served without asking for a while", async () => {
+    const t = backend();
+    await set(t, "k", "v");
+    at(MINUTE);
+    await fails(t, " K ");
+    expect(await lookup(t, "k")).toEqual(found("stale", START_MS + MINUTE + 15 * SECOND));
+    at(MINUTE + 15 * SECOND);
+    expect(await lookup(t, "k")).toEqual(found("stale"));
+    await fails(t, "k");
+    at(MINUTE + 16 * SECOND);
+    await set(t, "k", "renewed");
+    expect(await lookup(t, "k")).toMatchObject({ freshness: "fresh", value: "renewed" });
+    // Nothing of the failure is left to delay the next renewal.
+    at(2 * MINUTE + 16 * SECOND);
+    expect(await lookup(t, "k")).toMatchObject({ freshness: "stale", askFromMs: null });
+  });
+
+  test("is read as one document", async () => {
+    const t = backend({ documentsRead: 1 });
+    for (const key of ["j", "k", "l"]) await set(t, key, "v");
+    expect(await lookup(t, "k")).toMatchObject({ freshness: "fresh" });
+  });
+});
+
+describe("a failure that is remembered", () => {
+  test("says when to ask again, and is over then", async () => {
+    const t = backend();
+    await fails(t, "K  k", "upstream_bad_request");
+    const askFromMs = START_MS + 15 * SECOND;
+    const negative = { freshness: "negative", code: "upstream_bad_request", askFromMs };
+    expect(await lookup(t, "k k")).toEqual(negative);
+    expect(await get(t, "k k")).toBeNull();
+    at(15 * SECOND - 1);
+    expect(await lookup(t, "k k")).toEqual(negative);
+    at(15 * SECOND);
+    expect(await lookup(t, "k k")).toBeNull();
+  });
+
+  test.each([
+    ["1000", START_MS + SECOND],
+    ["0", undefined],
+  ])("lasts %s ms", async (value, askFromMs) => {
+    vi.stubEnv("TOOL_CACHE_NEGATIVE_MS", value);
+    const t = backend();
+    await fails(t, "k");
+    expect((await lookup(t, "k"))?.askFromMs).toBe(askFromMs);
+  });
+
+  test("never hides a success, before it or after it", async () => {
+    const t = backend();
+    await fails(t, "k");
+    await set(t, "k", "later");
+    expect(await lookup(t, "k")).toMatchObject({ freshness: "fresh", value: "later" });
+    await fails(t, "k");
+    expect(await lookup(t, "k")).toMatchObject({ freshness: "fresh", askFromMs: null });
+    expect(await rowCounts(t)).toMatchObject({ toolResultCache: 1 });
+  });
+
+  test("is no answer, so it is not counted as one", async () => {
+    const t = backend();
+    await fails(t, "k");
+    expect((await stats(t)).sampledActiveEntries).toBe(0);
+    await set(t, "k", "v");
+    await fails(t, "k");
+    await set(t, "k", "w");
+    expect((await stats(t)).byNamespace).toEqual({ web_v1: 1 });
   });
 });
 
 const fill = async (t: Backend, count: number, value = "v") => {
-  for (let done = 0; done < count; done += 100)
+  for (let done = 0; done < count; done += 50)
     await t.run(async (ctx) => {
-      for (let i = done; i < Math.min(count, done + 100); i++)
-        await ctx.db.insert("toolResultCache", {
-          namespace: "web_v1",
-          key: String(i).padStart(6, "0"),
-          value,
-          createdAt: 0,
-          expiresAt: START_MS + i,
-        });
+      for (let i = done; i < Math.min(count, done + 50); i++)
+        await ToolResults.store(
+          ctx,
+          { namespace: "web_v1", key: String(i).padStart(6, "0"), value, ttlMs: i },
+          START_MS,
+        );
     });
 };
 
@@ -93,23 +225,127 @@ const keysLeft = async (t: Backend) =>
   (await t.run((ctx) => ctx.db.query("toolResultCache").take(1_000))).map(({ key }) => Number(key));
 
 describe("cleanup", () => {
-  test("deletes what has expired, and that alone", async () => {
+  test("deletes what no window reaches any more, and that alone", async () => {
     const t = backend();
     await fill(t, 3);
-    vi.setSystemTime(START_MS + 1);
+    at(DAY + 1);
     expect(await t.mutation(internal.toolCache.cleanupExpired, {})).toEqual({ deleted: 2 });
     expect(await keysLeft(t)).toEqual([2]);
+    expect((await stats(t)).byNamespace).toEqual({ web_v1: 1 });
+  });
+
+  test("takes failures as soon as they are over", async () => {
+    const t = backend();
+    await fails(t, "k");
+    at(15 * SECOND - 1);
+    expect(await t.mutation(internal.toolCache.cleanupExpired, {})).toEqual({ deleted: 0 });
+    at(15 * SECOND);
+    expect(await t.mutation(internal.toolCache.cleanupExpired, {})).toEqual({ deleted: 1 });
   });
 
   test("of the largest values goes on by itself in batches that fit a transaction", async () => {
     const t = backend({ bytesRead: 5 * 1024 * 1024 });
     await fill(t, 100, "x".repeat(65_536));
-    vi.setSystemTime(START_MS + DAY);
+    at(2 * DAY);
     const { deleted } = await t.mutation(internal.toolCache.cleanupExpired, {});
     expect(deleted).toBeGreaterThan(10);
     expect(deleted).toBeLessThan(100);
     await settleAll(t);
-    expect(await keysLeft(t)).toEqual([]);
+    // The counters of a namespace that holds nothing go as well.
+    expect(await rowCounts(t)).toEqual({});
+  });
+
+  test("takes counts of use after two days", async () => {
+    const t = backend();
+    await t.run((ctx) => Counts.recordUse(ctx, [oneUse("web_v1", "hits")], START_MS));
+    at(2 * DAY - 5 * MINUTE);
+    await t.mutation(internal.toolCache.cleanupExpired, {});
+    expect(await rowCounts(t)).toEqual({ toolCacheUse: 1 });
+    at(2 * DAY + 5 * MINUTE);
+    await t.mutation(internal.toolCache.cleanupExpired, {});
+    expect(await rowCounts(t)).toEqual({});
+  });
+});
+
+describe("statistics", () => {
+  test("count answers by namespace and stay exact through renewal, failure and deletion", async () => {
+    const t = backend();
+    for (let i = 0; i < 40; i++) await set(t, String(i), "v");
+    await set(t, "0", "renewed");
+    await t.mutation(internal.toolCache.set, {
+      namespace: "other",
+      key: "0",
+      value: "v",
+      ttlMs: MINUTE,
+    });
+    const all = {
+      sampledActiveEntries: 41,
+      byNamespace: { web_v1: 40, other: 1 },
+      truncated: false,
+    };
+    expect(await stats(t)).toEqual(all);
+    await t.mutation(internal.toolCache.clearNamespace, { namespace: "web_v1", maxDeletes: 15 });
+    expect((await stats(t)).byNamespace).toEqual({ web_v1: 25, other: 1 });
+    await t.mutation(internal.toolCache.clearNamespace, { namespace: "web_v1" });
+    expect((await stats(t)).byNamespace).toEqual({ other: 1 });
+  });
+
+  test.each([
+    [undefined, false],
+    [1, true],
+    [NaN, false],
+    [20_000, false],
+  ])("of more counters than a limit of %s lets them read say so", async (limit, truncated) => {
+    const t = backend();
+    await t.run(async (ctx) => {
+      for (let i = 0; i < 101; i++)
+        await ctx.db.insert("toolCacheCounts", { namespace: `n${i}`, shard: 0, answers: 1 });
+    });
+    expect(await stats(t, limit)).toMatchObject({
+      sampledActiveEntries: truncated ? 100 : 101,
+      truncated,
+    });
+  });
+});
+
+describe("what the cache was to turns", () => {
+  const record = (t: Backend, kind: Parameters<typeof oneUse>[1], namespace = "web_v1") =>
+    t.run((ctx) => Counts.recordUse(ctx, [oneUse(namespace, kind)], Date.now()));
+  const used = (t: Backend, sinceMs: number, rowsMax = 100) =>
+    t.run((ctx) => Counts.used(ctx, sinceMs, rowsMax));
+
+  test("adds up over shards and rows of the window", async () => {
+    const t = backend();
+    const startMs = Math.floor(START_MS / (5 * MINUTE)) * 5 * MINUTE;
+    for (let i = 0; i < 20; i++) await record(t, "hits");
+    await record(t, "degraded");
+    await record(t, "misses", "products_v1");
+    at(10 * MINUTE);
+    await record(t, "negative");
+    const web = { namespace: "web_v1", hits: 20, misses: 0, stale: 0, degraded: 1, negative: 1 };
+    const { use, ...all } = await used(t, START_MS);
+    expect(use.find(({ namespace }) => namespace === "web_v1")).toEqual(web);
+    expect(use.find(({ namespace }) => namespace === "products_v1")?.misses).toBe(1);
+    expect(all).toEqual({ fromMs: startMs, truncated: false });
+    const latest = await used(t, START_MS + 10 * MINUTE);
+    expect(latest.use).toEqual([oneUse("web_v1", "negative")]);
+    expect(await used(t, START_MS, 1)).toMatchObject({ use: latest.use, truncated: true });
+  });
+
+  test("writes nothing for a turn without tools", async () => {
+    const t = backend();
+    await t.run((ctx) => Counts.recordUse(ctx, [], START_MS));
+    expect(await rowCounts(t)).toEqual({});
+  });
+
+  test("of a crowd is sampled, each count for as many as it stands for", async () => {
+    const t = backend();
+    const random = vi.spyOn(Math, "random").mockReturnValue(0);
+    for (let i = 0; i < 101; i++) await record(t, "hits");
+    random.mockReturnValueOnce(0).mockReturnValueOnce(0.9);
+    await record(t, "hits");
+    const rows = await t.run((ctx) => ctx.db.query("toolCacheUse").take(10));
+    expect(rows).toMatchObject([{ turns: 102, use: [{ hits: 102 }] }]);
   });
 });
 
@@ -141,5 +377,6 @@ describe("clearing a namespace", () => {
     await settleAll(t);
     expect(await keysLeft(t)).toHaveLength(left + 1);
     expect(await get(t, "999999", "other")).toBe("v");
+    expect((await stats(t)).sampledActiveEntries).toBe(left + 1);
   });
 });

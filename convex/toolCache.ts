@@ -2,23 +2,33 @@ import { v } from "convex/values";
 import { DAY, SECOND } from "../src/core/time";
 import { internal } from "./_generated/api";
 import { internalMutation, internalQuery } from "./_generated/server";
-import { newBatch, takeBatch } from "./model/batch";
+import { newBatch } from "./model/batch";
+import * as Counts from "./model/toolCacheCounts";
 import * as ToolResults from "./model/toolResults";
 
 const TTL_MIN_MS = 5 * SECOND;
 const TTL_MAX_MS = DAY;
 const CLEARED_DEFAULT = 10_000;
+const STATS_ROWS = { default: 5_000, min: 100, max: 20_000 };
 
-/** A cached value, or null where there is none or it has expired. */
+/** A cached value, or null where there is none or it is no longer fresh. */
 export const get = internalQuery({
   args: { namespace: v.string(), key: v.string() },
   returns: v.union(v.string(), v.null()),
-  handler: async (ctx, at) => {
-    // A query may be answered from the platform's cache, but an entry's expiry ends that too late
-    // only by the time to live it was stored with; callers bound it again where it matters.
-    const entry = await ToolResults.find(ctx, at, Date.now());
-    return entry?.value ?? null;
-  },
+  // A query may be answered from the platform's cache, but an entry's expiry ends that too late
+  // only by the time to live it was stored with; callers bound it again where it matters.
+  handler: async (ctx, at) => await ToolResults.findFresh(ctx, at, Date.now()),
+});
+
+/**
+ * What an entry is good for: `fresh`, `stale` (serve it and renew it in the background),
+ * `error_only` (serve it where asking fails), or `negative` (asking failed a moment ago: do not ask
+ * before `askFromMs`). Null is a miss. Reads one document.
+ */
+export const lookup = internalQuery({
+  args: { namespace: v.string(), key: v.string() },
+  returns: v.union(ToolResults.found, v.null()),
+  handler: async (ctx, at) => await ToolResults.find(ctx, at, Date.now()),
 });
 
 /** Stores a value; null when it is too large to be stored whole. The time to live is clamped. */
@@ -26,28 +36,44 @@ export const set = internalMutation({
   args: { namespace: v.string(), key: v.string(), value: v.string(), ttlMs: v.number() },
   returns: v.union(v.object({ key: v.string(), expiresAt: v.number() }), v.null()),
   handler: async (ctx, entry) => {
-    const nowMs = Date.now();
     // What is no number lives shortest: an expiry that never comes would never be cleaned up.
-    const ttlMs = Math.min(TTL_MAX_MS, Math.max(TTL_MIN_MS, entry.ttlMs || 0));
-    const stored = await ToolResults.store(ctx, { ...entry, ttlMs }, nowMs);
-    return stored ? { key: ToolResults.canonicalKey(entry.key), expiresAt: nowMs + ttlMs } : null;
+    const ttlMs = clamp(entry.ttlMs || 0, TTL_MIN_MS, TTL_MAX_MS);
+    return await ToolResults.store(ctx, { ...entry, ttlMs }, Date.now());
   },
 });
 
-/** Deletes expired entries in bounded batches, until none is left. */
+/** Deletes what no window reaches any more in bounded batches, until none is left. */
 export const cleanupExpired = internalMutation({
   args: {},
   returns: v.object({ deleted: v.number() }),
   handler: async (ctx) => {
     const batch = newBatch();
     const nowMs = Date.now();
-    const expired = await takeBatch(
-      ctx.db.query("toolResultCache").withIndex("by_expires_at", (q) => q.lte("expiresAt", nowMs)),
-      batch,
-    );
-    for (const { _id } of expired) await ctx.db.delete("toolResultCache", _id);
+    const deleted = await ToolResults.deleteGone(ctx, nowMs, batch);
+    await Counts.deletePast(ctx, nowMs, batch);
+    if (!batch.full) await Counts.deleteEmpty(ctx, batch);
     if (batch.full) await ctx.scheduler.runAfter(0, internal.toolCache.cleanupExpired, {});
-    return { deleted: expired.length };
+    return { deleted };
+  },
+});
+
+/**
+ * Answers held by namespace: fresh ones, and older ones kept to be served when a search fails. They
+ * are counted as they come and go, so the numbers are exact whatever their size, and no value is
+ * read; `truncated` says where more than `limit` (100 to 20,000) counters would have had to be.
+ */
+export const listNamespaceStats = internalQuery({
+  args: { limit: v.optional(v.number()) },
+  returns: v.object({
+    sampledActiveEntries: v.number(),
+    byNamespace: v.record(v.string(), v.number()),
+    truncated: v.boolean(),
+  }),
+  handler: async (ctx, { limit = STATS_ROWS.default }) => {
+    const rowsMax = clamp(Math.floor(limit) || STATS_ROWS.default, STATS_ROWS.min, STATS_ROWS.max);
+    const { byNamespace, truncated } = await Counts.held(ctx, rowsMax);
+    const sampledActiveEntries = Object.values(byNamespace).reduce((sum, n) => sum + n, 0);
+    return { sampledActiveEntries, byNamespace: { ...byNamespace }, truncated };
   },
 });
 
@@ -60,19 +86,16 @@ export const clearNamespace = internalMutation({
   returns: v.object({ deleted: v.number(), hasMore: v.boolean() }),
   handler: async (ctx, { namespace, maxDeletes = CLEARED_DEFAULT }) => {
     const batch = newBatch(Math.floor(maxDeletes));
-    const entries = await takeBatch(
-      ctx.db
-        .query("toolResultCache")
-        .withIndex("by_namespace_key", (q) => q.eq("namespace", namespace)),
-      batch,
-    );
-    for (const { _id } of entries) await ctx.db.delete("toolResultCache", _id);
-    const left = Math.floor(maxDeletes) - entries.length;
+    const deleted = await ToolResults.clear(ctx, namespace, batch);
+    const left = Math.floor(maxDeletes) - deleted;
     if (batch.full && left > 0)
       await ctx.scheduler.runAfter(0, internal.toolCache.clearNamespace, {
         namespace,
         maxDeletes: left,
       });
-    return { deleted: entries.length, hasMore: batch.full };
+    return { deleted, hasMore: batch.full };
   },
 });
+
+const clamp = (value: number, min: number, max: number): number =>
+  Math.min(max, Math.max(min, value));

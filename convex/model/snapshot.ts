@@ -1,20 +1,21 @@
 import { env } from "../../src/config/env";
 import { publicConfig } from "../../src/config/read";
-import { probesFromMs } from "../../src/core/breaker";
+import { type Breaker, phaseAt, probesFromMs } from "../../src/core/breaker";
 import { MINUTE } from "../../src/core/time";
 import { PROVIDER_IDS } from "../../src/providers/table";
 import { cachePolicy, queuePolicy } from "../../src/tools/policy";
 import { TOOL_IDS, toolRow, type ToolId } from "../../src/tools/table";
 import type { Doc } from "../_generated/dataModel";
 import type { QueryCtx } from "../_generated/server";
-import { newBatch, takeBatch } from "./batch";
 import { providerPolicy } from "./providerPolicy";
+import * as CacheCounts from "./toolCacheCounts";
 
 /** Rows each section reads at most; a section that had more says so in `truncated`. */
 const EVENT_ROWS_MAX = 1_000;
 const SLOT_ROWS_MAX = 500;
 const CLAIM_ROWS_MAX = 500;
 const JOB_ROWS_MAX = 200;
+const CACHE_ROWS_MAX = 100;
 
 /** What every section is told. */
 export interface Window {
@@ -64,6 +65,9 @@ export function config(): Record<string, unknown> {
     toolCache: {
       webSearchTtlMs: all.TOOL_CACHE_WEB_SEARCH_TTL_MS,
       productSearchTtlMs: all.TOOL_CACHE_PRODUCT_SEARCH_TTL_MS,
+      revalidateMs: all.TOOL_CACHE_REVALIDATE_MS,
+      staleOnErrorMs: all.TOOL_CACHE_STALE_ON_ERROR_MS,
+      negativeMs: all.TOOL_CACHE_NEGATIVE_MS,
     },
     toolCacheNamespaces: {
       webSearch: namespaceOf("search_web"),
@@ -114,14 +118,23 @@ export async function rateLimitPressure(
 /** State of every breaker that ever left, or came near to leaving, the closed state. */
 export async function circuitBreakers(ctx: QueryCtx): Promise<Record<string, unknown>> {
   const rows = await ctx.db.query("circuitBreakers").take(PROVIDER_IDS.length);
+  const nowMs = Date.now();
   const recent = rows.map(({ provider, state, generation, updatedAt }) => ({
     provider,
-    state: state.kind,
+    state: shownState(provider, { state, generation }, nowMs),
     cooldownUntil: cooldownUntil(provider, state),
     generation,
     updatedAt,
   }));
   return { recent, openCount: recent.filter(({ state }) => state === "open").length };
+}
+
+/** What operators see: half-open is never stored, it is an open circuit whose cooldown is over. */
+function shownState(provider: string, breaker: Breaker, nowMs: number): string {
+  const id = PROVIDER_IDS.find((known) => known === provider);
+  const { kind } = breaker.state;
+  if (kind !== "open" || id === undefined) return kind;
+  return phaseAt(breaker, nowMs, providerPolicy(env, id).breaker).kind;
 }
 
 function cooldownUntil(provider: string, state: Doc<"circuitBreakers">["state"]): number | null {
@@ -162,29 +175,22 @@ export async function replayProtection(
   return { keysInWindow: rows.length, byScope };
 }
 
-/** Live cache entries by namespace, counted up to a bound. */
+/** Answers held by namespace, exact, and what they were good for in the window. */
 export async function toolCache(
   ctx: QueryCtx,
-  { nowMs }: Window,
+  { nowMs, minutes }: Window,
   truncated: Truncated,
 ): Promise<Record<string, unknown>> {
-  const byNamespace: Record<string, number> = {};
-  for (const tool of QUEUED_TOOLS) {
-    const namespace = cachePolicy(env, tool)?.namespace;
-    if (namespace === undefined) continue;
-    // Entries are up to 64 KiB, so bytes bound this before rows do.
-    const batch = newBatch();
-    const rows = await takeBatch(
-      ctx.db
-        .query("toolResultCache")
-        .withIndex("by_namespace_key", (q) => q.eq("namespace", namespace)),
-      batch,
-    );
-    if (batch.full) truncated.add("toolCache");
-    byNamespace[namespace] = rows.filter(({ expiresAt }) => expiresAt > nowMs).length;
-  }
+  const held = await CacheCounts.held(ctx, CACHE_ROWS_MAX);
+  const used = await CacheCounts.used(ctx, nowMs - minutes * MINUTE, CACHE_ROWS_MAX);
+  if (held.truncated || used.truncated) truncated.add("toolCache");
+  const current = QUEUED_TOOLS.flatMap((tool) => cachePolicy(env, tool)?.namespace ?? []);
+  const byNamespace: Record<string, number> = {
+    ...Object.fromEntries(current.map((namespace) => [namespace, 0])),
+    ...held.byNamespace,
+  };
   const sampledActiveEntries = Object.values(byNamespace).reduce((sum, n) => sum + n, 0);
-  return { sampledActiveEntries, byNamespace };
+  return { sampledActiveEntries, byNamespace, useFromMs: used.fromMs, use: used.use };
 }
 
 /** Jobs by tool and status, each counted up to a bound; ages of the oldest; dead letters. */

@@ -1,8 +1,17 @@
+import { type Infer, v } from "convex/values";
+import { env } from "../../src/config/env";
+import { readKnob } from "../../src/config/read";
+import { utf8Bytes } from "../../src/core/bytes";
+import { type CacheState, freshnessAt, goneAtMs } from "../../src/core/freshness";
+import { canonicalKey } from "../../src/tools/keys";
+import { cacheWindows } from "../../src/tools/policy";
 import type { Doc } from "../_generated/dataModel";
 import type { MutationCtx, QueryCtx } from "../_generated/server";
+import { type Batch, takeBatch } from "./batch";
+import * as Counts from "./toolCacheCounts";
 
-/** Longest key; builders of keys hash longer ones. */
-export const KEY_CHARS_MAX = 512;
+type Entry = Doc<"toolResultCache">;
+
 /** Largest value. A larger one is refused, never cut: half a JSON text is worse than none. */
 export const VALUE_BYTES_MAX = 64 * 1024;
 
@@ -11,42 +20,137 @@ export interface CacheKey {
   readonly key: string;
 }
 
-/** The key as stored: trimmed and lower-cased, so that spelling does not miss. */
-export const canonicalKey = (key: string): string => key.trim().toLowerCase();
+/** What a caller finds, with what it needs to act on it. Times are epoch milliseconds. */
+export const found = v.union(
+  v.object({
+    freshness: v.union(v.literal("fresh"), v.literal("stale"), v.literal("error_only")),
+    value: v.string(),
+    createdAt: v.number(),
+    /** Asking again failed: no use in it before this moment. */
+    askFromMs: v.union(v.number(), v.null()),
+  }),
+  v.object({ freshness: v.literal("negative"), code: v.string(), askFromMs: v.number() }),
+);
+export type Found = Infer<typeof found>;
 
-/** The live entry, or null. An expired one is absent, whether or not it was cleaned up. */
-export async function find(
+/** What an entry is good for now; null where there is none, or nothing in it is of use any more. */
+export async function find(ctx: QueryCtx, at: CacheKey, nowMs: number): Promise<Found | null> {
+  const entry = await load(ctx, at);
+  if (entry === null) return null;
+  const { createdAt, value } = entry;
+  const freshness = freshnessAt(stateOf(entry), cacheWindows(env), nowMs);
+  switch (freshness.kind) {
+    case "gone":
+      return null;
+    case "negative": {
+      const { askFromMs, kind } = freshness;
+      return { freshness: kind, code: entry.failure?.code ?? "", askFromMs };
+    }
+    case "fresh":
+      return { freshness: "fresh", value: value ?? "", createdAt, askFromMs: null };
+    case "stale":
+    case "error_only": {
+      const { askFromMs, kind } = freshness;
+      return { freshness: kind, value: value ?? "", createdAt, askFromMs };
+    }
+  }
+}
+
+/** The answer while it is fresh, else null, whether or not it was cleaned up. */
+export async function findFresh(
   ctx: QueryCtx,
   at: CacheKey,
   nowMs: number,
-): Promise<Doc<"toolResultCache"> | null> {
-  const row = await load(ctx, at);
-  return row === null || row.expiresAt <= nowMs ? null : row;
+): Promise<string | null> {
+  const entry = await load(ctx, at);
+  return entry === null || entry.expiresAt <= nowMs ? null : entry.value;
 }
 
-/** Stores a value for `ttlMs`. False when it is too large to be stored whole. */
+/**
+ * Stores an answer, fresh for `ttlMs`, and forgets a failure before it. Null when it is too large to
+ * be stored whole.
+ */
 export async function store(
   ctx: MutationCtx,
   entry: CacheKey & { readonly value: string; readonly ttlMs: number },
   nowMs: number,
-): Promise<boolean> {
+): Promise<{ readonly key: string; readonly expiresAt: number } | null> {
   const { namespace, value, ttlMs } = entry;
-  const key = canonicalKey(entry.key);
-  if (key.length > KEY_CHARS_MAX) return false;
-  if (new TextEncoder().encode(value).byteLength > VALUE_BYTES_MAX) return false;
-  const fields = { namespace, key, value, createdAt: nowMs, expiresAt: nowMs + ttlMs };
+  if (utf8Bytes(value) > VALUE_BYTES_MAX) return null;
+  const key = await canonicalKey(entry.key);
+  const expiresAt = nowMs + ttlMs;
+  const goneAt = goneAtMs(expiresAt, cacheWindows(env));
+  const fields = { namespace, key, value, createdAt: nowMs, expiresAt, goneAt };
   const row = await load(ctx, { namespace, key });
   if (row === null) await ctx.db.insert("toolResultCache", fields);
   else await ctx.db.replace("toolResultCache", row._id, fields);
-  return true;
+  if ((row?.value ?? null) === null) await Counts.add(ctx, namespace, 1);
+  return { key, expiresAt };
 }
 
-async function load(
-  ctx: QueryCtx,
-  { namespace, key }: CacheKey,
-): Promise<Doc<"toolResultCache"> | null> {
+/**
+ * Remembers for a short time that asking failed. What there is of an answer stays; where it is
+ * fresh, somebody else had it meanwhile and nothing is written.
+ */
+export async function storeFailure(
+  ctx: MutationCtx,
+  { namespace, code, ...at }: CacheKey & { readonly code: string },
+  nowMs: number,
+): Promise<void> {
+  const until = nowMs + readKnob(env, "TOOL_CACHE_NEGATIVE_MS");
+  if (until <= nowMs) return;
+  const key = await canonicalKey(at.key);
+  const failure = { code, until };
+  const row = await load(ctx, { namespace, key });
+  if (row === null) {
+    const never = { value: null, createdAt: nowMs, expiresAt: nowMs, goneAt: until };
+    await ctx.db.insert("toolResultCache", { namespace, key, ...never, failure });
+  } else if (row.value === null || row.expiresAt <= nowMs)
+    await ctx.db.patch("toolResultCache", row._id, {
+      failure,
+      goneAt: Math.max(row.goneAt, until),
+    });
+}
+
+/** Deletes what no window reaches any more, as much as the batch takes. */
+export async function deleteGone(ctx: MutationCtx, nowMs: number, batch: Batch): Promise<number> {
+  const gone = await takeBatch(
+    ctx.db.query("toolResultCache").withIndex("by_gone_at", (q) => q.lte("goneAt", nowMs)),
+    batch,
+  );
+  return await deleteAll(ctx, gone);
+}
+
+/** Deletes a namespace's entries, as much as the batch takes. */
+export async function clear(ctx: MutationCtx, namespace: string, batch: Batch): Promise<number> {
+  const entries = await takeBatch(
+    ctx.db
+      .query("toolResultCache")
+      .withIndex("by_namespace_key", (q) => q.eq("namespace", namespace)),
+    batch,
+  );
+  return await deleteAll(ctx, entries);
+}
+
+async function deleteAll(ctx: MutationCtx, entries: readonly Entry[]): Promise<number> {
+  const answers = new Map<string, number>();
+  for (const { _id, namespace, value } of entries) {
+    await ctx.db.delete("toolResultCache", _id);
+    if (value !== null) answers.set(namespace, (answers.get(namespace) ?? 0) + 1);
+  }
+  for (const [namespace, count] of answers) await Counts.add(ctx, namespace, -count);
+  return entries.length;
+}
+
+const stateOf = ({ expiresAt, failure, value }: Entry): CacheState =>
+  value === null
+    ? { kind: "failure", failedUntilMs: failure?.until ?? 0 }
+    : { kind: "answer", freshUntilMs: expiresAt, failedUntilMs: failure?.until ?? null };
+
+async function load(ctx: QueryCtx, at: CacheKey): Promise<Entry | null> {
+  const key = await canonicalKey(at.key);
   return await ctx.db
     .query("toolResultCache")
-    .withIndex("by_namespace_key", (q) => q.eq("namespace", namespace).eq("key", canonicalKey(key)))
+    .withIndex("by_namespace_key", (q) => q.eq("namespace", at.namespace).eq("key", key))
     .unique();
 }

@@ -10,19 +10,55 @@ export const toolJobStatus = v.union(
   v.literal("cancelled"),
 );
 
+/** What the cache was to the tool calls of one turn, or of many. Each call counts once. */
+export const cacheUse = v.object({
+  namespace: v.string(),
+  hits: v.number(),
+  misses: v.number(),
+  stale: v.number(),
+  degraded: v.number(),
+  negative: v.number(),
+});
+
 /** Tables of the tool cache and the tool job queue. */
 export const toolTables = {
-  // Results of tools. Written by the completion of a tool job; read by turns. Expiry is checked
-  // at read; dies by cleanup.
+  // One document per piece of work: its last answer, or that asking failed a moment ago. Written by
+  // the end of a tool job; read by turns. Freshness is judged at read; dies by cleanup.
   toolResultCache: defineTable({
     namespace: v.string(),
     key: v.string(),
-    value: v.string(),
+    /** JSON text; null where there never was an answer, only a failure. */
+    value: v.union(v.string(), v.null()),
     createdAt: v.number(),
+    /** The answer is fresh before this moment. */
     expiresAt: v.number(),
+    /** No window reaches further: what cleanup deletes by. */
+    goneAt: v.number(),
+    /** The last attempt to have or to renew the answer failed, and is not repeated before `until`. */
+    failure: v.optional(v.object({ code: v.string(), until: v.number() })),
   })
     .index("by_namespace_key", ["namespace", "key"])
-    .index("by_expires_at", ["expiresAt"]),
+    .index("by_gone_at", ["goneAt"]),
+
+  // Answers stored per namespace, on shards of which one is picked at random. Written where an
+  // answer appears under a new key or is deleted, never by its renewal; read by operators, who add
+  // up. Dies with its namespace.
+  toolCacheCounts: defineTable({
+    namespace: v.string(),
+    shard: v.number(),
+    /** Below zero where answers were counted on one shard and taken off on this one. */
+    answers: v.number(),
+  }).index("by_namespace_shard", ["namespace", "shard"]),
+
+  // What the cache was to tool calls, per five minutes. Written by the settlement of turns that
+  // called tools, on a random shard, sampled where hot; read by operators. Dies after two days.
+  toolCacheUse: defineTable({
+    startMs: v.number(),
+    shard: v.number(),
+    /** Settlements counted, what each was weighted with included. */
+    turns: v.number(),
+    use: v.array(cacheUse),
+  }).index("by_start_shard", ["startMs", "shard"]),
 
   // Tool jobs without their payloads. Written by enqueue and by whoever holds the lease; read by
   // waiting callers, hand-over and the snapshot. Dies after its retention.

@@ -207,7 +207,7 @@ const BULKHEAD_KNOBS = {
 };
 
 const CACHE = { group: "Tool cache" } as const;
-const VERSION_PATTERN = "^[A-Za-z0-9._-]{1,32}$";
+const VERSION_PATTERN = "^[a-z0-9_-]{1,24}$";
 
 const CACHE_KNOBS = {
   TOOL_CACHE_WEB_SEARCH_TTL_MS: int(CACHE, {
@@ -221,6 +221,26 @@ const CACHE_KNOBS = {
     default: 10 * MINUTE,
     range: [5 * SECOND, DAY],
     meaning: "How long a product or global search result is served again.",
+  }),
+  TOOL_CACHE_REVALIDATE_MS: int(CACHE, {
+    unit: "ms",
+    default: 5 * MINUTE,
+    range: [0, DAY],
+    meaning:
+      "How long after that a result is still served at once while one job renews it; 0 never.",
+  }),
+  TOOL_CACHE_STALE_ON_ERROR_MS: int(CACHE, {
+    unit: "ms",
+    default: DAY,
+    range: [0, 7 * DAY],
+    meaning:
+      "How long after that a result is kept and served, marked as degraded, when the search fails; 0 never. A longer one holds for results stored from then on.",
+  }),
+  TOOL_CACHE_NEGATIVE_MS: int(CACHE, {
+    unit: "ms",
+    default: 15 * SECOND,
+    range: [0, 5 * MINUTE],
+    meaning: "How long the same search is not repeated after it failed for good; 0 never.",
   }),
   TOOL_CACHE_WEB_SEARCH_NAMESPACE_VERSION: text(CACHE, {
     default: "v1",

@@ -43,18 +43,24 @@ export async function cacheKey<Id extends QueuedToolId>(
   args: ToolArgs[Id],
 ): Promise<string> {
   const fields: readonly (readonly [string, Value])[] = FIELDS[id](args);
-  const key = fields.map(([name, value]) => `${name}=${canonical(value)}`).join("&");
-  return key.length <= CACHE_KEY_CHARS_MAX ? key : await sha256Hex(key);
+  return await short(fields.map(([name, value]) => `${name}=${escaped(value)}`).join("&"));
 }
 
-function canonical(value: Value): string {
-  const text = value === null ? "" : String(value);
+/** A key as stored: spelling does not miss, and a long one is its hash, so that none is cut. */
+export async function canonicalKey(key: string): Promise<string> {
+  return await short(canonical(key));
+}
+
+const short = async (key: string): Promise<string> =>
+  key.length <= CACHE_KEY_CHARS_MAX ? key : await sha256Hex(key);
+
+const canonical = (text: string): string => text.trim().replace(/\s+/g, " ").toLowerCase();
+
+function escaped(value: Value): string {
   // What separates fields must not come from a value, or two questions could share a key.
-  return text
-    .trim()
-    .replace(/\s+/g, " ")
-    .toLowerCase()
-    .replace(/[%&=]/g, (character) => encodeURIComponent(character));
+  return canonical(value === null ? "" : String(value)).replace(/[%&=]/g, (character) =>
+    encodeURIComponent(character),
+  );
 }
 
 async function sha256Hex(text: string): Promise<string> {

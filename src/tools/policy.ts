@@ -1,6 +1,7 @@
 /** The policies of the tool table with an environment's values. */
 import type { Env } from "../config/env";
 import { readKnob } from "../config/read";
+import type { StaleWindows } from "../core/freshness";
 import { QOS_WEIGHT_KNOBS, type QosClass, type ToolId, toolRow } from "./table";
 
 export interface CachePolicy {
@@ -23,6 +24,14 @@ export function cachePolicy(env: Env, id: ToolId): CachePolicy | null {
   const version =
     "value" in cache.version ? cache.version.value : readKnob(env, cache.version.knob);
   return { namespace: `${cache.prefix}_${version}`, ttlMs: readKnob(env, cache.ttlKnob) };
+}
+
+/** How long results are good for something after they were fresh. */
+export function cacheWindows(env: Env): StaleWindows {
+  return {
+    revalidateMs: readKnob(env, "TOOL_CACHE_REVALIDATE_MS"),
+    onErrorMs: readKnob(env, "TOOL_CACHE_STALE_ON_ERROR_MS"),
+  };
 }
 
 /** How a tool's jobs queue; null for a tool that runs in place. */
