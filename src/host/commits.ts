@@ -5,14 +5,12 @@ import { mayHoldPlaceholder, resolvePlaceholders, type JsonObject } from "./json
 import type { Overlay, Write } from "./overlay";
 import type { StoreWrite } from "./store";
 
-/** What one commit changed, as far as others may have read it. */
-interface LoggedCommit {
+/** One key that a commit put or took away, as far as others may have read it. */
+interface Touched {
   readonly ts: number;
-  readonly touched: readonly {
-    readonly table: string;
-    readonly index: number;
-    readonly key: string;
-  }[];
+  readonly table: string;
+  readonly index: number;
+  readonly key: string;
 }
 
 /** A commit ready for the store. */
@@ -20,57 +18,62 @@ export interface PlannedCommit {
   readonly ts: number;
   readonly writes: readonly StoreWrite[];
   readonly idsByTable: ReadonlyMap<string, readonly string[]>;
-  readonly logged: LoggedCommit;
+  readonly touched: readonly Touched[];
 }
 
 const NANOSECONDS_PER_MICROSECOND = 1_000n;
 
-/** The commits that some open transaction has not seen, whether they are on disk yet or not. */
+/**
+ * What was committed since the oldest open mutation began, on disk or not yet, by index: a
+ * transaction compares only what it read with what happened there.
+ */
 export class CommitLog {
-  #commits: LoggedCommit[] = [];
+  readonly #byIndex = new Map<number, Touched[]>();
 
-  add(commit: LoggedCommit): void {
-    this.#commits.push(commit);
+  add(touched: readonly Touched[]): void {
+    for (const one of touched) {
+      const ofIndex = this.#byIndex.get(one.index);
+      if (ofIndex === undefined) this.#byIndex.set(one.index, [one]);
+      else ofIndex.push(one);
+    }
   }
 
   /** Throws when a commit after `snapshotTs` touched what was read. */
   checkConflicts(reads: ReadSet, snapshotTs: number): void {
-    const start = this.#firstAfter(snapshotTs);
-    if (start === this.#commits.length) return;
-    reads.seal();
-    for (let i = start; i < this.#commits.length; i++) {
-      for (const { table, index, key } of this.#commits[i]?.touched ?? []) {
-        if (reads.covers(index, key)) throw new WriteConflict(table);
+    for (const index of reads.indexNumbers()) {
+      const touched = this.#byIndex.get(index) ?? [];
+      for (let i = firstAfter(touched, snapshotTs); i < touched.length; i++) {
+        const one = touched[i];
+        if (one !== undefined && reads.covers(index, one.key)) throw new WriteConflict(one.table);
       }
     }
   }
 
   /** Forgets what every open transaction began after. */
   prune(oldestSnapshotTs: number): void {
-    const start = this.#firstAfter(oldestSnapshotTs);
-    if (start > 0) this.#commits = this.#commits.slice(start);
-  }
-
-  get length(): number {
-    return this.#commits.length;
-  }
-
-  #firstAfter(ts: number): number {
-    let low = 0;
-    let high = this.#commits.length;
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      if ((this.#commits[middle]?.ts ?? 0) <= ts) low = middle + 1;
-      else high = middle;
+    for (const [index, touched] of this.#byIndex) {
+      const start = firstAfter(touched, oldestSnapshotTs);
+      if (start === touched.length) this.#byIndex.delete(index);
+      else if (start > 0) this.#byIndex.set(index, touched.slice(start));
     }
-    return low;
   }
+}
+
+function firstAfter(touched: readonly Touched[], ts: number): number {
+  let low = 0;
+  let high = touched.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if ((touched[middle]?.ts ?? 0) <= ts) low = middle + 1;
+    else high = middle;
+  }
+  return low;
 }
 
 /** Works out the stored changes of a transaction at its commit timestamp. */
 export function planCommit(overlay: Overlay, ts: number): PlannedCommit {
   const writes: StoreWrite[] = [];
-  const touched: { table: string; index: number; key: string }[] = [];
+  const touched: Touched[] = [];
   const idsByTable = new Map<string, string[]>();
   for (const pending of overlay.all()) {
     const { table, id, base } = pending;
@@ -84,9 +87,9 @@ export function planCommit(overlay: Overlay, ts: number): PlannedCommit {
       const before = oldKeys[place];
       const after = next?.keys[place];
       if (before !== undefined)
-        touched.push({ table: table.name, index: index.number, key: before });
+        touched.push({ ts, table: table.name, index: index.number, key: before });
       if (after !== undefined && after !== before) {
-        touched.push({ table: table.name, index: index.number, key: after });
+        touched.push({ ts, table: table.name, index: index.number, key: after });
       }
       if (before !== undefined && before !== after) {
         writes.push([storedKey(table, index, before), null]);
@@ -99,7 +102,7 @@ export function planCommit(overlay: Overlay, ts: number): PlannedCommit {
       }
     }
   }
-  return { ts, writes, idsByTable, logged: { ts, touched } };
+  return { ts, writes, idsByTable, touched };
 }
 
 /** The document to store: where it refers to the commit's timestamp, that is now known. */

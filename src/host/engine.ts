@@ -1,4 +1,5 @@
 import { randomFillSync } from "node:crypto";
+import { setImmediate as nextTurn } from "node:timers/promises";
 import { Catalog, type TableInfo } from "./catalog";
 import { CommitLog, planCommit, type PlannedCommit } from "./commits";
 import { WriteConflict, type Database, type Transaction } from "./database";
@@ -119,7 +120,7 @@ class Engine implements Database {
     }
     this.#log.checkConflicts(reads, transaction.snapshotTs);
     const commit = planCommit(overlay, this.#nextTs());
-    this.#log.add(commit.logged);
+    this.#log.add(commit.touched);
     return new Promise((resolve, reject) => {
       this.#waiting.push({ commit, resolve, reject });
       if (!this.#isWriting && this.#exclusive === null) void this.#writeWaiting();
@@ -158,8 +159,8 @@ class Engine implements Database {
   /** Stores batch after batch until nothing waits: what arrives during one is the next. */
   async #writeWaiting(): Promise<void> {
     this.#isWriting = true;
-    // Commits of the same turn go together.
-    await Promise.resolve();
+    // Clients that the last batch let go come back in the same turn; they go together again.
+    await nextTurn();
     while (this.#waiting.length > 0) {
       const batch = this.#waiting;
       this.#waiting = [];
@@ -226,7 +227,7 @@ class Engine implements Database {
   }
 
   async #idle(): Promise<void> {
-    while (this.#isWriting) await new Promise((resolve) => setImmediate(resolve));
+    while (this.#isWriting) await nextTurn();
   }
 
   #schemaWork(): SchemaWork {

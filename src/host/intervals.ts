@@ -33,9 +33,12 @@ export class ReadSet {
     return interval;
   }
 
-  /** Call before a round of `covers`: intervals may have grown since the last one. */
-  seal(): void {
-    for (const reads of this.#byIndex.values()) reads.merged = merge(reads.ranges);
+  /** The indexes that were read; asking for them makes `covers` see how far each scan has come. */
+  *indexNumbers(): Generator<number> {
+    for (const [index, reads] of this.#byIndex) {
+      reads.merged = null;
+      yield index;
+    }
   }
 
   /** Whether a document with this key in this index, before or after a write, was in view. */
