@@ -165,13 +165,15 @@ async function runScript(file, args) {
     process.setSourceMapsEnabled(true);
     const loading = import(pathToFileURL(compiled).href);
     const { main } = await loading.finally(() => rmSync(compiled, { force: true }));
-    return await main(args, io());
+    const waiting = {};
+    // A command that fails before it is told to end must not be kept alive by waiting for that.
+    return await main(args, io(waiting)).finally(() => clearInterval(waiting.timer));
   } catch (error) {
     return fail(error instanceof Error ? (error.stack ?? error.message) : String(error));
   }
 }
 
-function io() {
+function io(waiting) {
   return {
     projectDir: PROJECT,
     print: (line) => process.stdout.write(`${line}\n`),
@@ -184,14 +186,14 @@ function io() {
     get stopped() {
       return new Promise((resolve) => {
         const told = () => {
-          clearInterval(watching);
+          clearInterval(waiting.timer);
           resolve();
         };
         // npm passes a signal on to its shell, which dies of it and tells nobody. Also, waiting to
         // be told is something to stay alive for.
         const parent = process.ppid;
         const underNpm = process.env.npm_lifecycle_event !== undefined;
-        const watching = setInterval(() => {
+        waiting.timer = setInterval(() => {
           if (underNpm && process.ppid !== parent) told();
         }, PARENT_POLL_MS);
         // Only the first: a second signal ends a shutdown that hangs.

@@ -169,6 +169,18 @@ test("a script that npm started ends when npm is gone", async () => {
   rmSync(dir, { recursive: true });
 });
 
+test("a script that fails while it could still be told to end is over", async () => {
+  const dir = clone();
+  const text =
+    "export const main = async (argv, io) => { void io.stopped; io.printError('taken'); return 1; };";
+  writeFileSync(path.join(dir, "scripts/fail.ts"), text);
+  expect(await run(dir, "run", "scripts/fail.ts")).toMatchObject({
+    code: 1,
+    errors: expect.stringMatching(/taken\n$/) as unknown,
+  });
+  rmSync(dir, { recursive: true });
+});
+
 test("a signal reaches the script, which ends in its own way", async () => {
   const dir = clone();
   const { child, outcome, said } = start(dir, ["run", "scripts/wait.ts"]);
