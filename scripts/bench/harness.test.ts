@@ -1,0 +1,92 @@
+import path from "node:path";
+import { convexTest } from "convex-test";
+import { makeFunctionReference } from "convex/server";
+import { beforeAll, expect, test } from "vitest";
+import { Backend, type BackendOptions } from "./engine/backend";
+import type { Definition } from "./engine/app";
+import { define } from "./engine/load";
+import { loadPeers } from "./peers";
+import * as bare from "./peers/bare";
+import schema from "./peers/schema";
+
+const AT_ONCE: BackendOptions = { transactionMs: 0, jitter: 0, schedulerMs: 0, seed: 1 };
+const bareApp = define({ bare }, schema);
+
+test("counts what the platform's own counter counts", async () => {
+  const mock = convexTest(schema, {
+    "./_generated/api.js": () => Promise.resolve({}),
+    "./bare.js": () => Promise.resolve(bare),
+  });
+  const backend = new Backend(bareApp, AT_ONCE);
+  const counted = await backend.within(async () => {
+    for (const key of ["a", "b", "c"]) await backend.mutation("bare:seed", { key });
+    return backend.mutation("bare:countedByPlatform", {});
+  });
+  for (const key of ["a", "b", "c"])
+    await mock.mutation(makeFunctionReference<"mutation">("bare:seed"), { key });
+  const expected: unknown = await mock.mutation(
+    makeFunctionReference<"mutation">("bare:countedByPlatform"),
+    {},
+  );
+  expect(usedOf(counted)).toEqual(usedOf(expected));
+  expect(backend.calls.at(-1)?.usage.queries).toBe(3);
+});
+
+function usedOf(metrics: unknown): Record<string, number> {
+  return Object.fromEntries(
+    Object.entries(metrics as Record<string, { used: number }>).map(([name, { used }]) => [
+      name,
+      used,
+    ]),
+  );
+}
+
+test("bills index keys, and the document once more for a patch", async () => {
+  const backend = new Backend(bareApp, AT_ONCE);
+  await backend.within(async () => {
+    await backend.mutation("bare:seed", { key: "a" });
+    await backend.mutation("bare:readPatch", { key: "a" });
+  });
+  const usage = backend.calls.at(-1)?.usage;
+  expect([usage?.documentsRead, usage?.documentsWritten]).toEqual([2, 1]);
+  // A document of 81 bytes; its key under by_key: 20 + 9 + 34 + 3 written, 9 + 34 + 3 read.
+  expect([usage?.bytesRead, usage?.bytesWritten]).toEqual([208, 147]);
+});
+
+test("finds the conflict rate of independent arrivals, and loses no update", async () => {
+  const perSecond = 4;
+  const transactionMs = 15;
+  const backend = new Backend(bareApp, { ...AT_ONCE, transactionMs, seed: 7 });
+  let terminal = 0;
+  await backend.within(async () => {
+    await backend.mutation("bare:seed", { key: "a" });
+    const arrivals: Promise<unknown>[] = [];
+    for (let atMs = 0; atMs < 400_000;) {
+      atMs += (-Math.log(1 - backend.random()) / perSecond) * 1_000;
+      const due = backend.clock.sleep(atMs);
+      arrivals.push(due.then(() => backend.mutation("bare:readPatch", { key: "a" })));
+    }
+    terminal = (await Promise.allSettled(arrivals)).filter(
+      ({ status }) => status === "rejected",
+    ).length;
+  });
+  const stats = backend.statsOf("bare:readPatch");
+  const expected = 1 - Math.exp((-perSecond * transactionMs) / 1_000);
+  expect(Math.abs(stats.conflicts / stats.attempts - expected)).toBeLessThan(0.015);
+  expect(backend.documents("bare")[0]?.["n"]).toBe(stats.operations - terminal);
+});
+
+let peers: Definition;
+beforeAll(async () => {
+  peers = await loadPeers(path.resolve(import.meta.dirname, "../.."));
+});
+
+test("runs the components as they are measured elsewhere", async () => {
+  const backend = new Backend(peers, AT_ONCE);
+  await backend.within(async () => {
+    for (let i = 0; i < 2; i++) await backend.mutation("limiter:limit", { name: "tb", key: "u1" });
+  });
+  const { usage } = backend.calls.at(-1) ?? {};
+  expect([usage?.documentsRead, usage?.documentsWritten]).toEqual([2, 1]);
+  expect(usage?.bytes).toBe(506);
+});
