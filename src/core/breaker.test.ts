@@ -1,263 +1,40 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { admit, type Breaker, type BreakerPolicy, CLOSED, retryAtMs, settle } from "./breaker";
+import {
+  admitProbe,
+  type Breaker,
+  type BreakerPolicy,
+  CLOSED,
+  closed,
+  forced,
+  opened,
+  phaseAt,
+  type Probe,
+  probesFromMs,
+  reasonToOpen,
+} from "./breaker";
+import { NO_COUNTS } from "./tally";
 import { MINUTE, SECOND } from "./time";
 
 const START_MS = 1_790_000_000_000;
 const POLICY: BreakerPolicy = {
   failureThreshold: 3,
+  failureRate: 0.5,
+  slowCallRate: 0.8,
+  callsMin: 10,
+  windowMs: 2 * MINUTE,
+  slowCallMs: 10 * SECOND,
   cooldownMs: MINUTE,
   probesMax: 1,
   probeLeaseMs: 20 * SECOND,
 };
 
-type Outcome = "success" | "failure" | "neutral";
-
-interface Call {
-  readonly admittedAtMs: number;
-  readonly generation: number;
-}
-
-/** The breaker as a table holds it, driven as admission and settlement drive it. */
-class Driven {
-  breaker: Breaker = CLOSED;
-  readonly policy: BreakerPolicy;
-
-  constructor(policy: BreakerPolicy) {
-    this.policy = policy;
-  }
-
-  start(nowMs: number): Call | { readonly retryAfterMs: number } {
-    const verdict = admit(this.breaker, nowMs, this.policy);
-    if (!verdict.admit) return { retryAfterMs: verdict.retryAfterMs };
-    this.breaker = verdict.next;
-    return { admittedAtMs: nowMs, generation: this.breaker.generation };
-  }
-
-  end(call: Call, outcome: Outcome, nowMs: number): void {
-    this.breaker = settle(this.breaker, { ...call, outcome }, nowMs, this.policy);
-  }
-}
-
-/**
- * The same breaker said naively: it remembers every call of its present phase by name, and looks
- * through the list whenever it is asked.
- */
-class Naive {
-  phase: "closed" | "open" | "half_open" = "closed";
-  failures = 0;
-  openings = 0;
-  openUntilMs = 0;
-  calls: { readonly id: number; readonly untilMs: number }[] = [];
-  readonly policy: BreakerPolicy;
-
-  constructor(policy: BreakerPolicy) {
-    this.policy = policy;
-  }
-
-  probesAt(nowMs: number): number {
-    return this.calls.filter(({ untilMs }) => untilMs > nowMs).length;
-  }
-
-  start(id: number, nowMs: number): boolean {
-    if (this.phase === "open") {
-      if (nowMs < this.openUntilMs) return false;
-      this.enter("half_open");
-    }
-    if (this.phase === "half_open" && this.probesAt(nowMs) >= this.policy.probesMax) return false;
-    this.calls.push({ id, untilMs: nowMs + this.policy.probeLeaseMs });
-    this.known.add(id);
-    return true;
-  }
-
-  end(id: number, outcome: Outcome, nowMs: number): void {
-    if (!this.known.delete(id)) return;
-    this.calls = this.calls.filter((call) => call.id !== id);
-    if (outcome === "neutral" || this.phase === "open") return;
-    if (outcome === "success") {
-      this.failures = 0;
-      if (this.phase === "half_open") {
-        this.openings = 0;
-        this.enter("closed");
-      }
-      return;
-    }
-    this.failures += 1;
-    if (this.phase === "closed" && this.failures < this.policy.failureThreshold) return;
-    this.openings += 1;
-    this.failures = 0;
-    const growth = Math.min(8, 2 ** (this.openings - 1));
-    this.openUntilMs = nowMs + this.policy.cooldownMs * growth;
-    this.enter("open");
-  }
-
-  /** Calls of the present phase; whoever is not in it is not heard. */
-  private known = new Set<number>();
-
-  private enter(phase: Naive["phase"]): void {
-    this.phase = phase;
-    this.known = new Set();
-    this.calls = [];
-  }
-}
-
-const policies = fc.record({
-  failureThreshold: fc.integer({ min: 1, max: 4 }),
-  cooldownMs: fc.integer({ min: 1, max: 50 }),
-  probesMax: fc.integer({ min: 1, max: 3 }),
-  probeLeaseMs: fc.integer({ min: 1, max: 40 }),
+const openAt = (openedAtMs: number, openings: number): Breaker => ({
+  state: { kind: "open", openedAtMs, openings, reason: "failure_rate" },
+  generation: 9,
 });
 
-type Step =
-  | { readonly kind: "start" }
-  | { readonly kind: "end"; readonly which: number; readonly outcome: Outcome }
-  | { readonly kind: "wait"; readonly ms: number };
-
-const histories = fc.array(
-  fc.oneof(
-    { weight: 4, arbitrary: fc.record({ kind: fc.constant("start" as const) }) },
-    {
-      weight: 4,
-      arbitrary: fc.record({
-        kind: fc.constant("end" as const),
-        which: fc.nat(),
-        outcome: fc.constantFrom<Outcome[]>("success", "failure", "failure", "neutral"),
-      }),
-    },
-    {
-      weight: 3,
-      arbitrary: fc.record({
-        kind: fc.constant("wait" as const),
-        ms: fc.integer({ min: 0, max: 60 }),
-      }),
-    },
-  ) satisfies fc.Arbitrary<Step>,
-  { size: "max", minLength: 1, maxLength: 300 },
-);
-
-/** Plays overlapping calls, those never settled included; hands each moment to `look`. */
-function play(
-  policy: BreakerPolicy,
-  history: readonly Step[],
-  look: (driven: Driven, naive: Naive, nowMs: number) => void,
-) {
-  const driven = new Driven(policy);
-  const naive = new Naive(policy);
-  const inFlight: { id: number; call: Call }[] = [];
-  let nowMs = START_MS;
-  for (const [id, step] of history.entries()) {
-    if (step.kind === "wait") nowMs += step.ms;
-    if (step.kind === "start") {
-      const call = driven.start(nowMs);
-      if ("generation" in call !== naive.start(id, nowMs)) throw new Error("one of them admits");
-      if ("generation" in call) inFlight.push({ id, call });
-    }
-    if (step.kind === "end" && inFlight.length > 0) {
-      const [ended] = inFlight.splice(step.which % inFlight.length, 1);
-      if (ended === undefined) throw new Error("one of them is taken");
-      driven.end(ended.call, step.outcome, nowMs);
-      naive.end(ended.id, step.outcome, nowMs);
-    }
-    look(driven, naive, nowMs);
-  }
-}
-
-/** Whether a state says of its phase what the naive model says. */
-function agree(state: Breaker["state"], naive: Naive, nowMs: number): boolean {
-  switch (state.kind) {
-    case "closed":
-      return state.failures === naive.failures;
-    case "open":
-      return retryAtMs(state, naive.policy) === naive.openUntilMs;
-    case "half_open": {
-      const live = state.probeLeasesMs.filter((untilMs) => untilMs > nowMs);
-      return live.length === naive.probesAt(nowMs) && live.length <= naive.policy.probesMax;
-    }
-  }
-}
-
-describe("over any overlapping history", () => {
-  test("it is where a naive model is, and admits what that admits", () => {
-    const reached = new Set<string>();
-    fc.assert(
-      fc.property(policies, histories, (policy, history) => {
-        play(policy, history, ({ breaker: { state } }, naive, nowMs) => {
-          reached.add(state.kind);
-          if (state.kind !== naive.phase) throw new Error(`${state.kind}, not ${naive.phase}`);
-          if (!agree(state, naive, nowMs)) throw new Error(JSON.stringify([state, naive, nowMs]));
-        });
-      }),
-      { numRuns: 200 },
-    );
-    expect([...reached].sort()).toEqual(["closed", "half_open", "open"]);
-  });
-
-  test("waiting as long as a refusal says is enough, and a millisecond less is not", () => {
-    fc.assert(
-      fc.property(policies, histories, (policy, history) => {
-        play(policy, history, ({ breaker }, _, nowMs) => {
-          const verdict = admit(breaker, nowMs, policy);
-          if (verdict.admit) return;
-          const at = (ms: number) => admit(breaker, ms, policy).admit;
-          if (!at(nowMs + verdict.retryAfterMs)) throw new Error("not enough");
-          if (at(nowMs + verdict.retryAfterMs - 1)) throw new Error("too long");
-        });
-      }),
-    );
-  });
-
-  test("an outcome of another generation changes nothing", () => {
-    fc.assert(
-      fc.property(policies, histories, fc.integer({ min: 1, max: 50 }), (policy, history, off) => {
-        play(policy, history, ({ breaker }, _, nowMs) => {
-          const outcome = { outcome: "failure" as const, admittedAtMs: nowMs };
-          for (const generation of [breaker.generation - off, breaker.generation + off])
-            if (settle(breaker, { ...outcome, generation }, nowMs, policy) !== breaker)
-              throw new Error("it was heard");
-        });
-      }),
-      { numRuns: 50 },
-    );
-  });
-});
-
-/** A breaker that has opened for the nth time at `nowMs`. */
-function openedAt(nowMs: number, openings: number, policy = POLICY): Driven {
-  const driven = new Driven(policy);
-  driven.breaker = { state: { kind: "open", openedAtMs: nowMs, openings }, generation: 9 };
-  return driven;
-}
-
-function halfOpen(policy = POLICY): { driven: Driven; probe: Call; nowMs: number } {
-  const driven = openedAt(START_MS - MINUTE, 1, policy);
-  const probe = driven.start(START_MS);
-  if (!("generation" in probe)) throw new Error("the cooldown is over");
-  return { driven, probe, nowMs: START_MS };
-}
-
-describe("closed", () => {
-  test("it is not written while calls succeed", () => {
-    const call = { ...CLOSED, admittedAtMs: START_MS, outcome: "success" as const };
-    expect(admit(CLOSED, START_MS, POLICY)).toEqual({ admit: true, next: CLOSED });
-    expect(settle(CLOSED, call, START_MS, POLICY)).toBe(CLOSED);
-  });
-
-  test("it opens on failures in a row, and a neutral outcome is not a gap in the row", () => {
-    const driven = new Driven(POLICY);
-    const outcomes = ["failure", "failure", "success", "failure", "neutral", "failure"] as const;
-    for (const outcome of outcomes) {
-      driven.end({ generation: 0, admittedAtMs: START_MS }, outcome, START_MS);
-      expect(driven.breaker.state.kind).toBe("closed");
-    }
-    driven.end({ generation: 0, admittedAtMs: START_MS }, "failure", START_MS);
-    expect(driven.breaker).toEqual({
-      state: { kind: "open", openedAtMs: START_MS, openings: 1 },
-      generation: 1,
-    });
-  });
-});
-
-describe("open", () => {
+describe("what a state means", () => {
   test.each([
     [1, MINUTE],
     [2, 2 * MINUTE],
@@ -265,70 +42,133 @@ describe("open", () => {
     [4, 8 * MINUTE],
     [5, 8 * MINUTE],
     [5_000, 8 * MINUTE],
-  ])("for the %i. time it stays open %i ms", (openings, cooldownMs) => {
-    const driven = openedAt(START_MS, openings);
-    expect(driven.start(START_MS)).toEqual({ retryAfterMs: cooldownMs });
-    expect(driven.start(START_MS + cooldownMs - 1)).toEqual({ retryAfterMs: 1 });
-    expect(driven.start(START_MS + cooldownMs)).toMatchObject({ generation: 10 });
+  ])("opened for the %i. time it stays open %i ms", (openings, cooldownMs) => {
+    const breaker = openAt(START_MS, openings);
+    const at = (nowMs: number) => phaseAt(breaker, nowMs, POLICY);
+    expect(at(START_MS)).toEqual({ kind: "open", retryAfterMs: cooldownMs });
+    expect(at(START_MS + cooldownMs - 1)).toEqual({ kind: "open", retryAfterMs: 1 });
+    expect(at(START_MS + cooldownMs)).toEqual({ kind: "half_open" });
+    expect(probesFromMs(breaker.state, POLICY)).toBe(START_MS + cooldownMs);
   });
 
-  test("a late success from before the trip does not close it", () => {
-    const driven = new Driven(POLICY);
-    const early = { generation: 0, admittedAtMs: START_MS };
-    for (let i = 0; i < 3; i++) driven.end(early, "failure", START_MS);
-    driven.end(early, "success", START_MS + 1);
-    expect(driven.breaker.state.kind).toBe("open");
-  });
-});
-
-describe("half-open", () => {
-  test("a crowd gets one probe", () => {
-    const driven = openedAt(START_MS - MINUTE, 1);
-    const calls = Array.from({ length: 100 }, () => driven.start(START_MS));
-    expect(calls.filter((call) => "generation" in call)).toHaveLength(1);
+  test("closed, everything passes, and the same where an operator only wants to watch", () => {
+    for (const breaker of [CLOSED, closed(openAt(0, 3)), forced(CLOSED, "metrics_only")]) {
+      expect(phaseAt(breaker, START_MS, POLICY)).toEqual({ kind: "closed" });
+      expect(probesFromMs(breaker.state, POLICY)).toBeNull();
+    }
   });
 
-  test("a success closes it, and the cooldown starts small again", () => {
-    const { driven, probe, nowMs } = halfOpen();
-    driven.end(probe, "success", nowMs);
-    expect(driven.breaker).toEqual({ state: CLOSED.state, generation: 11 });
-  });
-
-  test("a failure opens it again, for longer", () => {
-    const { driven, probe, nowMs } = halfOpen();
-    driven.end(probe, "failure", nowMs);
-    expect(driven.breaker).toEqual({
-      state: { kind: "open", openedAtMs: nowMs, openings: 2 },
-      generation: 11,
-    });
-  });
-
-  test("a probe that never returns frees its place when its lease ends", () => {
-    const { driven, nowMs } = halfOpen();
-    expect(driven.start(nowMs + POLICY.probeLeaseMs - 1)).toEqual({ retryAfterMs: 1 });
-    expect(driven.start(nowMs + POLICY.probeLeaseMs)).toMatchObject({ generation: 10 });
-  });
-
-  test("a late neutral probe does not free the place of the one that took over", () => {
-    const { driven, probe, nowMs } = halfOpen();
-    const takenOverMs = nowMs + POLICY.probeLeaseMs;
-    expect(driven.start(takenOverMs)).toMatchObject({ generation: 10 });
-    driven.end(probe, "neutral", takenOverMs + 1);
-    expect(driven.start(takenOverMs + 2)).toEqual({ retryAfterMs: POLICY.probeLeaseMs - 2 });
-  });
-
-  test("neutral probes of one moment free one place each", () => {
-    const { driven, probe, nowMs } = halfOpen({ ...POLICY, probesMax: 2 });
-    expect(driven.start(nowMs)).toMatchObject({ generation: 10 });
-    driven.end(probe, "neutral", nowMs);
-    expect(driven.start(nowMs)).toMatchObject({ generation: 10 });
-    expect(driven.start(nowMs)).toEqual({ retryAfterMs: POLICY.probeLeaseMs });
+  test("forced open, nothing ever passes", () => {
+    const breaker = forced(CLOSED, "forced_open");
+    for (const nowMs of [0, START_MS, START_MS * 2])
+      expect(phaseAt(breaker, nowMs, POLICY)).toEqual({ kind: "open", retryAfterMs: MINUTE });
+    expect(probesFromMs(breaker.state, POLICY)).toBeNull();
   });
 });
 
-test.each([
-  [CLOSED.state],
-  [{ kind: "half_open", openings: 1, probeLeasesMs: [START_MS] } as const],
-])("only an open circuit has a time at which it will admit a probe: %j", (state) => {
-  expect(retryAtMs(state, POLICY)).toBeNull();
+describe("a transition", () => {
+  test("is a new generation, whichever it is", () => {
+    const before = openAt(START_MS, 2);
+    const after = [
+      opened(before, "failed_probe", START_MS),
+      closed(before),
+      forced(before, "forced_open"),
+      forced(before, "metrics_only"),
+    ];
+    for (const { generation } of after) expect(generation).toBe(before.generation + 1);
+  });
+
+  test("opens it anew out of every state but open, where openings add up", () => {
+    const kindOf = (breaker: Breaker) => opened(breaker, "slow_call_rate", START_MS).state;
+    const state = { kind: "open", openedAtMs: START_MS, reason: "slow_call_rate" };
+    for (const breaker of [CLOSED, forced(openAt(0, 7), "forced_open"), closed(openAt(0, 7))])
+      expect(kindOf(breaker)).toEqual({ ...state, openings: 1 });
+    expect(kindOf(openAt(0, 7))).toEqual({ ...state, openings: 8 });
+  });
+});
+
+describe("a closed circuit", () => {
+  const counted = { ...NO_COUNTS, run: 0 };
+  test.each([
+    ["2 failures in a row", { run: 2 }, null],
+    ["3 failures in a row", { run: 3 }, "consecutive_failures"],
+    ["a rate of too few calls", { calls: 9, failures: 9 }, null],
+    ["a rate of calls enough", { calls: 10, failures: 5 }, "failure_rate"],
+    ["a rate below", { calls: 11, failures: 5 }, null],
+    ["slow calls enough", { calls: 10, slow: 8 }, "slow_call_rate"],
+    ["slow calls below", { calls: 11, slow: 8 }, null],
+    ["slow calls among too few", { calls: 9, slow: 9 }, null],
+    ["several reasons", { calls: 10, failures: 10, slow: 10, run: 3 }, "consecutive_failures"],
+  ])("with %s opens for %s", (_, some, reason) => {
+    expect(reasonToOpen({ ...counted, ...some }, POLICY)).toBe(reason);
+  });
+});
+
+describe("a half-open circuit", () => {
+  const probe = (place: number, expiresAtMs: number, succeeded = false): Probe => ({
+    place,
+    expiresAtMs,
+    succeeded,
+  });
+  const policy = { ...POLICY, probesMax: 3 };
+  const ask = (probes: readonly Probe[], roll = 0) =>
+    admitProbe(probes, { nowMs: START_MS, random: () => roll }, policy);
+  const later = (ms: number) => START_MS + ms;
+
+  test("gives out each place once, from a random one on", () => {
+    expect(ask([])).toEqual({ admit: true, place: 0 });
+    expect(ask([], 0.99)).toEqual({ admit: true, place: 2 });
+    expect(ask([probe(2, later(1))], 0.99)).toEqual({ admit: true, place: 0 });
+    expect(ask([probe(0, later(1)), probe(2, later(1))])).toEqual({ admit: true, place: 1 });
+  });
+
+  test("is full while all places are taken, and says when the first may be free", () => {
+    const probes = [probe(0, later(7)), probe(1, later(5)), probe(2, later(9))];
+    expect(ask(probes)).toEqual({ admit: false, retryAfterMs: 5 });
+    expect(ask([...probes.slice(1), probe(0, later(0))])).toEqual({ admit: true, place: 0 });
+  });
+
+  test("keeps the place of a probe that succeeded, whose lease is no reason to come back", () => {
+    const probes = [probe(0, later(-10), true), probe(1, later(5)), probe(2, later(2), true)];
+    expect(ask(probes)).toEqual({ admit: false, retryAfterMs: 5 });
+  });
+
+  // A knob lowered below the probes that succeeded already left nobody whose success could close it.
+  test("asks one more where as many as now are needed have succeeded", () => {
+    const probes = [probe(0, later(-10), true), probe(1, later(5), true)];
+    const lowered = { ...POLICY, probesMax: 2 };
+    const verdict = admitProbe(probes, { nowMs: START_MS, random: () => 0.5 }, lowered);
+    expect(verdict).toEqual({ admit: true, place: 1 });
+  });
+
+  test("never holds more live probes than it may, whoever comes when", () => {
+    const steps = fc.array(fc.tuple(fc.nat(30), fc.nat(2 ** 20), fc.boolean()), { maxLength: 60 });
+    fc.assert(
+      fc.property(steps, fc.integer({ min: 1, max: 4 }), (history, probesMax) => {
+        const places = new Map<number, Probe>();
+        let nowMs = START_MS;
+        for (const [waitMs, roll, succeeds] of history) {
+          nowMs += waitMs;
+          const random = () => roll / 2 ** 20;
+          const now = [...places.values()];
+          const verdict = admitProbe(now, { nowMs, random }, { ...POLICY, probesMax });
+          const waiting = now.filter((one) => !one.succeeded && one.expiresAtMs > nowMs);
+          const kept = now.filter((one) => one.succeeded);
+          const full = waiting.length + kept.length >= probesMax && waiting.length > 0;
+          if (verdict.admit !== !full) throw new Error(JSON.stringify([now, verdict, nowMs]));
+          if (verdict.admit) {
+            if (verdict.place < 0 || verdict.place >= probesMax) throw new Error("no such place");
+            const replaced = places.get(verdict.place);
+            if (replaced !== undefined && waiting.includes(replaced)) throw new Error("taken");
+            places.set(verdict.place, probe(verdict.place, nowMs + 40, false));
+          } else if (succeeds) {
+            const [one] = waiting;
+            if (one !== undefined && kept.length + 1 < probesMax)
+              places.set(one.place, { ...one, succeeded: true });
+          }
+        }
+      }),
+      { numRuns: 300 },
+    );
+  });
 });

@@ -98,16 +98,22 @@ export type ProbeVerdict =
 export function admitProbe(
   probes: readonly Probe[],
   { nowMs, random }: { readonly nowMs: number; readonly random: () => number },
-  policy: BreakerPolicy,
+  { probesMax }: Pick<BreakerPolicy, "probesMax">,
 ): ProbeVerdict {
-  const taken = probes.filter(({ expiresAtMs, succeeded }) => succeeded || expiresAtMs > nowMs);
-  const first = Math.floor(random() * policy.probesMax);
-  for (let i = 0; i < policy.probesMax; i++) {
-    const place = (first + i) % policy.probesMax;
-    if (!taken.some((probe) => probe.place === place)) return { admit: true, place };
+  const waiting = probes.filter(({ expiresAtMs, succeeded }) => !succeeded && expiresAtMs > nowMs);
+  const succeeded = probes.filter((probe) => probe.succeeded);
+  if (waiting.length > 0 && waiting.length + succeeded.length >= probesMax) {
+    const soonestMs = Math.min(...waiting.map(({ expiresAtMs }) => expiresAtMs));
+    return { admit: false, retryAfterMs: soonestMs - nowMs };
   }
-  const soonestMs = Math.min(...taken.map(({ expiresAtMs }) => expiresAtMs));
-  return { admit: false, retryAfterMs: Math.max(1, soonestMs - nowMs) };
+  const first = Math.floor(random() * probesMax);
+  for (let i = 0; i < probesMax; i++) {
+    const place = (first + i) % probesMax;
+    if (![...waiting, ...succeeded].some((probe) => probe.place === place))
+      return { admit: true, place };
+  }
+  // As many as are needed have succeeded: their number was lowered meanwhile. One more closes it.
+  return { admit: true, place: first };
 }
 
 /** Why a closed circuit opens on what its pool counted, or null where it stays closed. */
