@@ -46,7 +46,7 @@ const openCircuit = (t: Backend, provider: string, openings = 1) =>
   t.run(async (ctx) => {
     await ctx.db.insert("circuitBreakers", {
       provider,
-      state: { kind: "open", openedAtMs: START_MS, openings },
+      state: { kind: "open", openedAtMs: START_MS, openings, reason: "consecutive_failures" },
       generation: 7,
       updatedAt: START_MS,
     });
@@ -82,11 +82,11 @@ describe("an admitted turn", () => {
         lastHeartbeatAt: START_MS,
         nextFrameId: 3,
         claimKey: "k",
-        permit: { provider: PRIMARY, generation: 0, pool: PRIMARY, fence: 1 },
+        permit: { provider: PRIMARY, generation: 0, slotId: rows.slots[0]?._id, fence: 1 },
       },
     ]);
     expect(rows.chunks).toMatchObject([{ streamId, firstFrameId: 1, frames: turn.frames }]);
-    expect(rows.slots).toMatchObject([{ pool: PRIMARY, holder: "dana", fence: 1 }]);
+    expect(rows.slots).toMatchObject([{ p: PRIMARY, h: "dana", f: 1 }]);
     expect(rows.limits.map(({ k }) => k.replace(/#\d+$/, "#")).sort()).toEqual([
       "chat_address:address:1#",
       "chat_stream:user:dana",
@@ -311,7 +311,7 @@ describe("the secondary route", () => {
     const { route, fallback } = await begin(t);
     expect(route).toMatchObject({ providerId: SECONDARY, routeId: "secondary" });
     expect(fallback).toBeNull();
-    expect((await stored(t)).slots).toMatchObject([{ pool: SECONDARY }]);
+    expect((await stored(t)).slots).toMatchObject([{ p: SECONDARY }]);
   });
 
   test("makes room again when the primary's cooldown is over: one turn probes it", async () => {
@@ -321,10 +321,12 @@ describe("the secondary route", () => {
     const probe = await begin(t);
     const other = await begin(t);
     expect([probe.route.routeId, other.route.routeId]).toEqual(["primary", "secondary"]);
-    expect((await stored(t)).sessions[0]).toMatchObject({ permit: { generation: 8 } });
+    const { sessions } = await stored(t);
+    expect(sessions[0]).toMatchObject({ permit: { generation: 7 } });
+    expect(sessions.map(({ permit }) => permit?.probeId !== undefined)).toEqual([true, false]);
     await settle(t, probe.streamId);
     expect((await stored(t)).breakers).toMatchObject([
-      { state: { kind: "closed", failures: 0 }, generation: 9 },
+      { state: { kind: "closed" }, generation: 8 },
     ]);
     expect((await begin(t)).route.routeId).toBe("primary");
   });

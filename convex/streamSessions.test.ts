@@ -20,7 +20,7 @@ describe("starting an answer", () => {
     const { threads, messages, chunks, slots } = await stored(t);
     expect(threads).toMatchObject([{ activeStreamId: started.streamId }]);
     expect(messages.at(-1)).toMatchObject({ _id: started.messageId, role: "assistant" });
-    expect(slots).toMatchObject([{ pool: "openrouter_chat_primary", holder: "dana" }]);
+    expect(slots).toMatchObject([{ p: "openrouter_chat_primary", h: "dana" }]);
     const [run] = (await pending(t)).filter(({ name }) => name === "chat:run");
     expect(run?.args).toMatchObject({
       turn: {

@@ -79,8 +79,7 @@ const rows = (t: Backend) =>
   }));
 
 const running = async (t: Backend) =>
-  (await rows(t)).slots.filter(({ holder, expiresAt }) => holder !== null && expiresAt > Date.now())
-    .length;
+  (await rows(t)).slots.filter(({ e }) => e > Date.now()).length;
 
 const starts = async (t: Backend) =>
   (await pending(t)).filter(({ name, afterMs }) => name === "toolRuns:run" && afterMs <= 0).length;
