@@ -1,0 +1,77 @@
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import {
+  type FunctionReference,
+  type FunctionType,
+  type FunctionVisibility,
+  getFunctionName,
+} from "convex/server";
+import { type Backend, backend } from "../test/edge/backend";
+import type { ActionCtx } from "./_generated/server";
+import { chatPost } from "./chatHttp";
+
+beforeEach(() => {
+  vi.stubEnv("OPENROUTER_API_KEY", "key");
+  vi.stubEnv("OPENROUTER_BASE_URL", "http://provider.test");
+});
+afterEach(() => {
+  vi.unstubAllEnvs();
+  vi.unstubAllGlobals();
+});
+
+type Run = (
+  reference: FunctionReference<FunctionType, FunctionVisibility>,
+  args: unknown,
+) => Promise<unknown>;
+
+/** The context of an action, and the functions that were run through it: each of them is billed. */
+function counting(t: Backend): { ctx: ActionCtx; calls: string[] } {
+  const calls: string[] = [];
+  const counted = (run: unknown): Run => {
+    const real = run as Run;
+    return async (reference, args) => {
+      calls.push(getFunctionName(reference));
+      return await real(reference, args);
+    };
+  };
+  const ctx = { runMutation: counted(t.mutation), runQuery: counted(t.query) };
+  return { ctx: ctx as unknown as ActionCtx, calls };
+}
+
+const answer = (...texts: string[]): Response =>
+  new Response(
+    [
+      ...texts.map((content) => ({ choices: [{ delta: { content } }] })),
+      { choices: [{ delta: {}, finish_reason: "stop" }] },
+      { choices: [], usage: { prompt_tokens: 1, completion_tokens: 2, total_tokens: 3 } },
+    ]
+      .map((chunk) => `data: ${JSON.stringify(chunk)}\n\n`)
+      .join("") + "data: [DONE]\n\n",
+    { headers: { "content-type": "text/event-stream" } },
+  );
+
+test("a turn without tools is its HTTP action, one admission and one settlement", async () => {
+  vi.stubGlobal("fetch", async () => answer("Hello", " there"));
+  const t = backend();
+  const { calls, ctx } = counting(t);
+  const request = new Request("http://ballast.test/api/chat", { method: "POST" });
+  const response = await chatPost(ctx, {
+    request,
+    url: new URL(request.url),
+    bytes: new Uint8Array(),
+    body: { message: { content: "hi" } },
+    query: null,
+    identity: { subject: "dana", tokenIdentifier: "issuer|dana" },
+    requestId: "r",
+    traceparent: "00-0-0-00",
+    client: { key: undefined, address: null, verified: "unverified", userAgent: null },
+    nowMs: Date.now(),
+  });
+  const text = await response.text();
+  expect(text).toContain('"type":"done"');
+  expect(calls).toEqual(["chatTurns:admit", "chatTurns:settle"]);
+  const messages = await t.run((ctx) => ctx.db.query("messages").take(10));
+  expect(messages).toMatchObject([
+    { role: "user", content: "hi" },
+    { role: "assistant", content: "Hello there", status: "completed" },
+  ]);
+});
