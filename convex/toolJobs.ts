@@ -20,12 +20,16 @@ const claim = v.object({
   leaseExpiresAt: v.number(),
 });
 
+/** Where the work's result is cached. */
+const cacheKey = v.object({ namespace: v.string(), key: v.string() });
+
 /** Largest arguments of a job, in characters. */
 const ARGS_CHARS_MAX = 16 * 1024;
 
 /**
  * Hands a job to the caller to run at once, queues it, joins it to identical work in flight, or
- * refuses as `saturated`. Throws `invalid_request` for an unknown tool or oversized arguments.
+ * refuses as `saturated`. With `cache`, a result that was stored since the caller looked there is
+ * `cached`, and no job is made. Throws `invalid_request` for an unknown tool or oversized arguments.
  */
 export const enqueue = internalMutation({
   args: {
@@ -34,17 +38,23 @@ export const enqueue = internalMutation({
     argsJson: v.string(),
     workKey: v.optional(v.string()),
     maxAttempts: v.optional(v.number()),
+    run: v.optional(v.union(v.literal("caller"), v.literal("worker"))),
+    cache: v.optional(cacheKey),
   },
   returns: v.union(
+    v.object({ kind: v.literal("cached"), value: v.string() }),
     v.object({ kind: v.literal("run"), claim }),
     v.object({ kind: v.literal("waiting"), jobId: v.id("toolJobs"), joined: v.boolean() }),
     v.object({ kind: v.literal("saturated"), retryAfterMs: v.number() }),
   ),
-  handler: async (ctx, job) => {
+  handler: async (ctx, { cache, ...job }) => {
     const toolName = ToolJobs.toolOf(job.toolName);
     if (toolName === null) throw new AppError("invalid_request", { detail: "Unknown tool." });
     if (job.argsJson.length > ARGS_CHARS_MAX)
       throw new AppError("invalid_request", { detail: "The arguments are too large." });
+    // Between a caller's look at the cache and this, the job it would have joined may have ended.
+    const stored = cache === undefined ? null : await ToolResults.findFresh(ctx, cache, Date.now());
+    if (stored !== null) return { kind: "cached" as const, value: stored };
     return await ToolJobs.enqueue(ctx, { ...job, toolName }, functions);
   },
 });
@@ -123,13 +133,17 @@ export const complete = internalMutation({
   },
 });
 
-/** Ends an attempt badly: the next is scheduled in the same transaction, or the job is buried. */
+/**
+ * Ends an attempt badly: the next is scheduled in the same transaction, or the job is buried. With
+ * `cache`, a burial is remembered there for a short time, so that nobody asks again at once.
+ */
 export const fail = internalMutation({
   args: {
     jobId: v.id("toolJobs"),
     fence: v.number(),
     errorCode: v.string(),
     retryable: v.boolean(),
+    cache: v.optional(cacheKey),
   },
   returns: v.object({
     ok: v.boolean(),
@@ -141,8 +155,10 @@ export const fail = internalMutation({
     ),
     retryDelayMs: v.number(),
   }),
-  handler: async (ctx, held) => {
+  handler: async (ctx, { cache, ...held }) => {
     const failed = await ToolJobs.fail(ctx, held, functions);
+    if (cache !== undefined && failed.status === "dead_letter")
+      await ToolResults.storeFailure(ctx, { ...cache, code: held.errorCode }, Date.now());
     return { ok: failed.status === "requeued" || failed.status === "dead_letter", ...failed };
   },
 });

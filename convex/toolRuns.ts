@@ -1,5 +1,5 @@
 import { v } from "convex/values";
-import { runClaim } from "../src/channels/chat/toolRunner";
+import { runClaim } from "../src/channels/chat/claimRunner";
 import { env } from "../src/config/env";
 import { internal } from "./_generated/api";
 import { internalAction } from "./_generated/server";

@@ -6,7 +6,7 @@ export const chatFunctions: TurnFunctions & ToolFunctions = {
   append: internal.chatTurns.append,
   switchRoute: internal.chatTurns.switchRoute,
   settle: internal.chatTurns.settle,
-  cacheGet: internal.toolCache.get,
+  lookup: internal.toolCache.lookup,
   enqueue: internal.toolJobs.enqueue,
   getJob: internal.toolJobs.get,
   complete: internal.toolJobs.complete,

@@ -43,6 +43,8 @@ export interface NewJob {
   /** Key of identical work; callers with the same key share one job. */
   readonly workKey?: string;
   readonly maxAttempts?: number;
+  /** Who runs it where a slot is free: the caller at once, the default, or a worker of its own. */
+  readonly run?: "caller" | "worker";
 }
 
 export type Enqueued =
@@ -80,8 +82,9 @@ export async function enqueue(
   const slot = await Slots.findFree(ctx, slotRequest(toolName), nowMs);
   // Whoever waits goes first: a steady stream of new jobs must not starve the queue.
   const ahead = slot === null ? null : await nextWaiting(ctx, toolName, nowMs);
-  const run = slot !== null && ahead === null ? slot : null;
-  if (run === null && (await isFull(ctx, toolName)))
+  const isNext = slot !== null && ahead === null;
+  const run = isNext && job.run !== "worker" ? slot : null;
+  if (!isNext && (await isFull(ctx, toolName)))
     return { kind: "saturated", retryAfterMs: SATURATED_RETRY_MS };
   const configured = readKnob(env, "TOOL_JOB_MAX_ATTEMPTS");
   const jobId = await ctx.db.insert("toolJobs", {
@@ -104,9 +107,13 @@ export async function enqueue(
   });
   await ctx.db.insert("toolJobPayloads", { jobId, argsJson: job.argsJson });
   if (ahead !== null) await startWorker(ctx, ahead, functions);
-  if (run === null) return { kind: "waiting", jobId, joined: false };
+  if (run === null && !isNext) return { kind: "waiting", jobId, joined: false };
   const row = await ctx.db.get("toolJobs", jobId);
   if (row === null) throw new Error("a job just inserted exists");
+  if (run === null) {
+    await startWorker(ctx, row, functions);
+    return { kind: "waiting", jobId, joined: false };
+  }
   return { kind: "run", claim: await claim(ctx, { job: row, slot: run }, functions) };
 }
 

@@ -9,6 +9,8 @@ import { storedToolCall, usage } from "./chatTables";
 import * as Claims from "./claims";
 import { outcomeKind } from "./permit";
 import * as Streams from "./streams";
+import * as CacheCounts from "./toolCacheCounts";
+import { cacheUse } from "./toolTables";
 
 /** Scope of the idempotency keys that callers send with a chat turn, one per user. */
 export const chatScope = (userId: string): string => `chat:${userId}`;
@@ -26,6 +28,8 @@ export const settlement = v.object({
   reasoning: v.string(),
   toolCalls: v.array(storedToolCall),
   toolResults: v.array(toolResult),
+  /** What the tool cache was to the turn; nothing for one that called no tools. */
+  cacheUse: v.optional(v.array(cacheUse)),
   ending: v.string(),
   errorCode: v.optional(v.string()),
   /** The model that answered; absent where none is known to have. */
@@ -86,6 +90,7 @@ export async function settle(
   if (reaper === "waiting" && session.reaperId !== undefined)
     await ctx.scheduler.cancel(session.reaperId);
   await writeMessage(ctx, session, result);
+  await CacheCounts.recordUse(ctx, result.cacheUse ?? [], nowMs);
   if (session.permit !== undefined)
     await Admission.settleProvider(
       ctx,

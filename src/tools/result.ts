@@ -1,7 +1,9 @@
 /** What a tool gives back to the model, and how much of it. */
 import { KIB, utf8Bytes } from "../core/bytes";
+import { DAY, HOUR, MINUTE } from "../core/time";
 import type { CallIo, Gate } from "../providers/call";
 import type { TokenStore } from "../providers/ebay";
+import { asObject, asText, parseJson } from "../providers/json";
 
 export interface ToolDeps {
   readonly gate: Gate;
@@ -50,6 +52,30 @@ export function toolResult({ answered = false, head, missing, results }: Parts):
 /** Whether a result may be stored for others to read. */
 export function isCacheable(result: ToolResult): boolean {
   return result.kind === "complete";
+}
+
+/**
+ * A stored result that stands in for one that could not be had, with a note of its age for the
+ * model. The note is not counted in the bytes of a result.
+ */
+export function asOld(value: string, ageMs: number): string {
+  const note = `The search could not be repeated just now. These results are from ${ago(ageMs)}; say so.`;
+  const result = asObject(parseJson(value));
+  if (result === null) return `${value}\n${note}`;
+  const known = asText(result["note"]);
+  return JSON.stringify({ ...result, note: known === null ? note : `${known} ${note}` });
+}
+
+function ago(ageMs: number): string {
+  for (const [unitMs, name] of [
+    [DAY, "day"],
+    [HOUR, "hour"],
+    [MINUTE, "minute"],
+  ] as const) {
+    const count = Math.floor(ageMs / unitMs);
+    if (count >= 1) return `${count} ${name}${count === 1 ? "" : "s"} ago`;
+  }
+  return "less than a minute ago";
 }
 
 function compose(parts: Parts & { readonly kept: number; readonly found: boolean }): string {

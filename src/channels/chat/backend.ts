@@ -41,7 +41,8 @@ interface Shell {
 /** Runs an admitted turn on the platform: the one engine behind the HTTP route and the action. */
 export async function runAdmittedTurn(turn: AdmittedTurn, shell: Shell): Promise<TurnResult> {
   const { env } = shell;
-  return await runTurn(
+  const deferred: Promise<unknown>[] = [];
+  const result = await runTurn(
     {
       route: turn.route,
       fallback: turn.fallback,
@@ -54,19 +55,26 @@ export async function runAdmittedTurn(turn: AdmittedTurn, shell: Shell): Promise
       cyclesMax: shell.cyclesMax,
       totalTimeoutMs: readKnob(env, "CHAT_STREAM_TOTAL_TIMEOUT_MS"),
     },
-    portsOf(turn, shell),
+    portsOf(turn, shell, (work) => deferred.push(work)),
   );
+  // What an action leaves undone when it ends may never be done.
+  await Promise.allSettled(deferred);
+  return result;
 }
 
-function portsOf({ streamId, userId }: AdmittedTurn, shell: Shell): TurnPorts {
+function portsOf(
+  { streamId }: AdmittedTurn,
+  shell: Shell,
+  defer: (work: Promise<unknown>) => void,
+): TurnPorts {
   const { ctx, env, functions } = shell;
   return {
     now: platformIo.now,
     sleep: platformIo.sleep,
     send: shell.send,
     stream: (request) => openStream(shell, request),
-    runTool: async (call, signal) =>
-      await runToolCall(call, { ctx, env, functions, signal, source: shell.source, userId }),
+    runTool: async (call, bounds) =>
+      await runToolCall(call, { ctx, env, functions, source: shell.source, defer, ...bounds }),
     store: async (firstFrameId, frames) =>
       await ctx.runMutation(functions.append, { streamId, firstFrameId, frames: [...frames] }),
     switchRoute: async (outcome) =>

@@ -2,6 +2,7 @@ import type { FunctionReference, GenericActionCtx, GenericDataModel } from "conv
 import type { GenericId } from "convex/values";
 import type { ErrorCode } from "../../errors/table";
 import type { Outcome } from "../../providers/outcome";
+import type { CacheUse } from "../../tools/cacheUse";
 import type { TurnResult } from "./turn";
 
 /** What running a turn needs of an action's context. */
@@ -33,7 +34,11 @@ export interface TurnFunctions {
       streamId: StreamId;
       firstFrameId: number;
       frames: string[];
-      result: Omit<TurnResult, "errorCode" | "modelId"> & { errorCode?: string; modelId?: string };
+      result: Omit<TurnResult, "errorCode" | "modelId" | "cacheUse"> & {
+        errorCode?: string;
+        modelId?: string;
+        cacheUse?: CacheUse[];
+      };
     },
     { settled: boolean }
   >;
@@ -48,13 +53,23 @@ export interface Claim {
   readonly leaseExpiresAt: number;
 }
 
+/** Where a result is cached. */
+// A type alias: Convex values need an index signature, which only aliases imply.
+export type CacheKey = { namespace: string; key: string };
+
 /** An entry that a completion writes to the cache. */
-export interface CacheEntry {
-  namespace: string;
-  key: string;
-  ttlMs: number;
-  value: string;
-}
+type CacheEntry = CacheKey & { ttlMs: number; value: string };
+
+/** What a look into the cache finds; null is a miss. Times are epoch milliseconds. */
+export type Cached =
+  | {
+      freshness: "fresh" | "stale" | "error_only";
+      value: string;
+      createdAt: number;
+      /** Asking again failed: no use in it before this moment. */
+      askFromMs: number | null;
+    }
+  | { freshness: "negative"; code: string; askFromMs: number };
 
 /** What a call holds between admission and settlement. */
 export interface CallPermit {
@@ -97,12 +112,7 @@ export interface OutboundFunctions {
 
 /** The functions of the cache and the job queue. */
 export interface ToolFunctions extends OutboundFunctions {
-  readonly cacheGet: FunctionReference<
-    "query",
-    "internal",
-    { namespace: string; key: string },
-    string | null
-  >;
+  readonly lookup: FunctionReference<"query", "internal", CacheKey, Cached | null>;
   readonly enqueue: FunctionReference<
     "mutation",
     "internal",
@@ -112,7 +122,11 @@ export interface ToolFunctions extends OutboundFunctions {
       argsJson: string;
       workKey?: string;
       maxAttempts?: number;
+      run?: "caller" | "worker";
+      /** A result stored there since is given back in place of a job. */
+      cache?: CacheKey;
     },
+    | { kind: "cached"; value: string }
     | { kind: "run"; claim: Claim }
     | { kind: "waiting"; jobId: JobId; joined: boolean }
     | { kind: "saturated"; retryAfterMs: number }
@@ -132,7 +146,14 @@ export interface ToolFunctions extends OutboundFunctions {
   readonly fail: FunctionReference<
     "mutation",
     "internal",
-    { jobId: JobId; fence: number; errorCode: string; retryable: boolean },
+    {
+      jobId: JobId;
+      fence: number;
+      errorCode: string;
+      retryable: boolean;
+      /** Where a burial is remembered. */
+      cache?: CacheKey;
+    },
     { ok: boolean; status: string; retryDelayMs: number }
   >;
 }

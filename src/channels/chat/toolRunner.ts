@@ -1,39 +1,29 @@
-import type { Env } from "../../config/env";
 import { readKnob } from "../../config/read";
-import { SECOND } from "../../core/time";
 import { errorData } from "../../errors/appError";
-import { ERRORS } from "../../errors/table";
 import { log } from "../../log/log";
 import type { ToolCall } from "../../providers/chat";
 import { platformIo } from "../../providers/io";
+import type { ToolArgs } from "../../tools/arguments";
+import { type CacheUseKind, oneUse } from "../../tools/cacheUse";
 import { parseToolArgs } from "../../tools/definitions";
 import { runTool } from "../../tools/executors";
-import { cacheKey } from "../../tools/keys";
-import { type CachePolicy, cachePolicy } from "../../tools/policy";
+import { type JobOutcome, runJob } from "../../tools/jobClient";
+import { asOld } from "../../tools/result";
 import { isToolId, type QueuedToolId, type ToolId, toolRow } from "../../tools/table";
-import type { ToolArgs } from "../../tools/arguments";
-import type { CacheEntry, Claim, Ctx, JobId, Source, ToolFunctions } from "./functions";
-import { gateOf, tokenStoreOf } from "./outbound";
+import { throughContention } from "../contention";
+import { cachePlace, depsOf, isQueuedToolId, runClaim, type Worker } from "./claimRunner";
+import type { Cached, CacheKey, Claim, JobId, Source } from "./functions";
 import type { ToolOutcome } from "./toolTurn";
 
-/** Whether a tool's work goes through the cache and the queue. */
-const isQueuedToolId = (tool: ToolId): tool is QueuedToolId => toolRow(tool).queue !== null;
-
-interface Runner {
-  readonly ctx: Ctx;
-  readonly env: Env;
-  readonly functions: ToolFunctions;
-  readonly signal: AbortSignal;
+interface Runner extends Worker {
   readonly source: Source;
-  readonly userId: string;
+  /** The turn's own, when it is aborted. */
+  readonly signal: AbortSignal;
+  /** The turn's own, in epoch milliseconds. */
+  readonly deadlineAtMs: number;
+  /** Takes work that nobody waits for but that must be done before the action ends. */
+  readonly defer: (work: Promise<unknown>) => void;
 }
-
-/** Time kept of a lease for reporting the result. */
-const LEASE_MARGIN_MS = 2 * SECOND;
-/** Reads a waiting caller makes at most, with growing gaps between them. */
-const WAIT_READS = 6;
-const WAIT_GROWTH = 2;
-const DEAD_LETTER_RETRY_MS = 1_500;
 
 /**
  * Runs one tool call of a turn: from the cache, at once where a slot is free, else through the
@@ -50,7 +40,7 @@ export async function runToolCall(call: ToolCall, runner: Runner): Promise<ToolO
     }
     const parsed = parseToolArgs<ToolId>(name, call.arguments);
     if (!parsed.ok) return { kind: "failed", text: parsed.problem };
-    const { value } = await runTool<ToolId>(name, parsed.args, depsOf(runner, Infinity));
+    const { value } = await runTool<ToolId>(name, parsed.args, depsOf(runner, runner.deadlineAtMs));
     return { kind: "result", text: value, degraded: false };
   } catch (error) {
     log.event("tool_failed", { tool: name, code: errorData(error).code });
@@ -58,159 +48,155 @@ export async function runToolCall(call: ToolCall, runner: Runner): Promise<ToolO
   }
 }
 
-async function runQueued(
-  tool: QueuedToolId,
-  args: ToolArgs[QueuedToolId],
+/** A piece of work that may be cached and queued. */
+interface Work {
+  readonly tool: QueuedToolId;
+  readonly argsJson: string;
+  readonly at: CacheKey | null;
+}
+
+async function runQueued<Id extends QueuedToolId>(
+  tool: Id,
+  args: ToolArgs[Id],
   runner: Runner,
 ): Promise<ToolOutcome> {
-  const { ctx, env, functions, source } = runner;
-  const key = await cacheKey(tool, args);
-  const cache = cachePolicy(env, tool);
-  if (cache !== null) {
-    const hit = await ctx.runQuery(functions.cacheGet, { namespace: cache.namespace, key });
-    if (hit !== null) return { kind: "result", text: hit, degraded: false };
+  const place = await cachePlace(runner.env, tool, args);
+  const work = { tool, argsJson: JSON.stringify(args), at: place?.at ?? null };
+  if (work.at === null) return told(work, await haveDone(work, runner));
+  const { namespace } = work.at;
+  const cached = await look(work.at, runner);
+  const { kind, outcome } = await answer(work, cached, runner);
+  return { ...outcome, cacheUse: oneUse(namespace, kind) };
+}
+
+interface Answered {
+  readonly outcome: ToolOutcome;
+  /** What the cache was to this call. */
+  readonly kind: CacheUseKind;
+}
+
+/** Answers from what the cache holds, or by asking. */
+async function answer(work: Work, cached: Cached | null, runner: Runner): Promise<Answered> {
+  const nowMs = platformIo.now();
+  switch (cached?.freshness) {
+    case "fresh":
+      return { kind: "hits", outcome: result(cached.value) };
+    case "stale":
+      if (cached.askFromMs === null || cached.askFromMs <= nowMs) runner.defer(renew(work, runner));
+      return { kind: "stale", outcome: result(cached.value) };
+    case "negative":
+      return { kind: "negative", outcome: refusedBefore(work, cached.askFromMs - nowMs) };
+    case "error_only":
+      if (cached.askFromMs !== null && cached.askFromMs > nowMs) return standIn(cached);
+      return await ask(work, cached, runner);
+    case undefined:
+      return await ask(work, null, runner);
   }
-  const enqueued = await ctx.runMutation(functions.enqueue, {
+}
+
+type OldAnswer = Exclude<Cached, { freshness: "negative" }>;
+
+/** Has the work done, and falls back on an old answer, if there is one, where that fails. */
+async function ask(work: Work, old: OldAnswer | null, runner: Runner): Promise<Answered> {
+  const asked = await haveDone(work, runner, old !== null).catch((error: unknown) => {
+    if (old === null) throw error;
+    log.event("tool_failed", { tool: work.tool, code: errorData(error).code });
+    return null;
+  });
+  if (old !== null && (asked === null || !["completed", "aborted"].includes(asked.kind)))
+    return standIn(old);
+  return { kind: "misses", outcome: asked === null ? failed(work) : told(work, asked) };
+}
+
+function standIn({ createdAt, value }: OldAnswer): Answered {
+  const text = asOld(value, Math.max(0, platformIo.now() - createdAt));
+  return { kind: "degraded", outcome: { kind: "result", text, degraded: true } };
+}
+
+/** A cache that cannot be read is a miss. */
+async function look(at: CacheKey, { ctx, functions }: Runner): Promise<Cached | null> {
+  return await ctx.runQuery(functions.lookup, at).catch((error: unknown) => {
+    log.event("tool_cache_unreadable", { code: errorData(error).code });
+    return null;
+  });
+}
+
+/** Has the queue renew an answer that was served stale. Identical renewals join one job. */
+async function renew(work: Work, runner: Runner): Promise<void> {
+  try {
+    await enqueue(work, runner, "worker");
+  } catch (error) {
+    // The next caller tries again; this one has its answer.
+    log.event("tool_renewal_failed", { tool: work.tool, code: errorData(error).code });
+  }
+}
+
+async function haveDone(work: Work, runner: Runner, hasStandIn = false): Promise<JobOutcome> {
+  const { ctx, env, functions, signal } = runner;
+  if (signal.aborted) return { kind: "aborted" };
+  const leftMs = Math.max(1, runner.deadlineAtMs - platformIo.now());
+  return await runJob<JobId, Claim>(
+    {
+      now: platformIo.now,
+      sleep: platformIo.sleep,
+      signal,
+      enqueue: async () => await throughContention(() => enqueue(work, runner, "caller")),
+      run: async (claim) => {
+        const attempt = runClaim(claim, runner);
+        runner.defer(attempt);
+        return await attempt;
+      },
+      read: async (jobId) => await ctx.runQuery(functions.getJob, { jobId }),
+    },
+    {
+      firstMs: readKnob(env, "TOOL_JOB_POLL_MS"),
+      waitMs: Math.min(readKnob(env, "TOOL_JOB_WAIT_MS"), leftMs),
+      waitForRetry: !hasStandIn,
+    },
+  );
+}
+
+async function enqueue(
+  { argsJson, at, tool }: Work,
+  { ctx, functions, source }: Runner,
+  run: "caller" | "worker",
+) {
+  return await ctx.runMutation(functions.enqueue, {
     source,
     toolName: tool,
-    argsJson: JSON.stringify(args),
-    ...(cache === null ? {} : { workKey: `${cache.namespace}:${key}` }),
+    argsJson,
+    run,
+    ...(at === null ? {} : { workKey: `${at.namespace}:${at.key}`, cache: at }),
   });
-  switch (enqueued.kind) {
-    case "saturated":
-      return backpressure(tool, "queue_saturated", enqueued.retryAfterMs);
-    case "run": {
-      const done = await untilAborted(runClaim(enqueued.claim, runner), runner.signal);
-      if (done === null) return { kind: "failed", text: toolRow(tool).degraded };
-      return done.kind === "requeued"
-        ? await waitFor(tool, enqueued.claim.jobId, runner)
-        : done.outcome;
+}
+
+/** What the model and the stream are told of a job's outcome. */
+function told(work: Work, outcome: JobOutcome): ToolOutcome {
+  switch (outcome.kind) {
+    case "completed": {
+      const { kind, value } = outcome.result;
+      return { kind: "result", text: value, degraded: kind === "partial" };
     }
-    case "waiting":
-      return await waitFor(tool, enqueued.jobId, runner);
+    case "aborted":
+      return failed(work);
+    case "failed":
+    case "timeout":
+    case "backpressure":
+      return { kind: "backpressure", text: toolRow(work.tool).degraded, ...outcome.backpressure };
   }
 }
 
-type Ran =
-  | { readonly kind: "done"; readonly outcome: ToolOutcome }
-  /** The attempt failed and the job will be tried again by itself. */
-  | { readonly kind: "requeued" };
+const result = (text: string): ToolOutcome => ({ kind: "result", text, degraded: false });
 
-/** Runs a claimed job and reports it, result and cache entry in one transaction. */
-export async function runClaim(
-  claim: Claim,
-  worker: Pick<Runner, "ctx" | "env" | "functions">,
-): Promise<Ran> {
-  const { ctx, env, functions } = worker;
-  const { fence, jobId, toolName } = claim;
-  if (!isToolId(toolName) || !isQueuedToolId(toolName))
-    throw new Error("a job names a queued tool");
-  try {
-    const parsed = parseToolArgs<QueuedToolId>(toolName, JSON.parse(claim.argsJson) as unknown);
-    if (!parsed.ok) throw new Error("arguments were checked before they were queued");
-    const deps = depsOf(worker, claim.leaseExpiresAt - LEASE_MARGIN_MS);
-    const result = await runTool(toolName, parsed.args, deps);
-    const cache = result.kind === "complete" ? cachePolicy(env, toolName) : null;
-    await ctx.runMutation(functions.complete, {
-      jobId,
-      fence,
-      resultJson: JSON.stringify({ kind: result.kind, value: result.value }),
-      ...(cache === null
-        ? {}
-        : { cache: await entryOf(cache, toolName, parsed.args, result.value) }),
-    });
-    return {
-      kind: "done",
-      outcome: { kind: "result", text: result.value, degraded: result.kind === "partial" },
-    };
-  } catch (error) {
-    const { code } = errorData(error);
-    const failed = await ctx.runMutation(functions.fail, {
-      jobId,
-      fence,
-      errorCode: code,
-      retryable: ERRORS[code].retryable,
-    });
-    log.event("tool_attempt_failed", { tool: toolName, code, status: failed.status });
-    if (failed.status === "requeued") return { kind: "requeued" };
-    return { kind: "done", outcome: backpressure(toolName, "dead_letter", DEAD_LETTER_RETRY_MS) };
-  }
-}
+const failed = ({ tool }: Work): ToolOutcome => ({
+  kind: "failed",
+  text: toolRow(tool).degraded,
+});
 
-async function entryOf(
-  cache: CachePolicy,
-  tool: QueuedToolId,
-  args: ToolArgs[QueuedToolId],
-  value: string,
-): Promise<CacheEntry> {
-  return { ...cache, key: await cacheKey(tool, args), value };
-}
-
-/** Waits for a job that others run: a few looks with growing gaps, within the configured time. */
-async function waitFor(tool: ToolId, jobId: JobId, runner: Runner): Promise<ToolOutcome> {
-  const { ctx, env, functions, signal } = runner;
-  const waitMs = readKnob(env, "TOOL_JOB_WAIT_MS");
-  const endAtMs = platformIo.now() + waitMs;
-  let gapMs = readKnob(env, "TOOL_JOB_POLL_MS");
-  for (let read = 1; read <= WAIT_READS; read++) {
-    // The last look is at the end of the wait, however short the gaps before it were.
-    const leftMs = endAtMs - platformIo.now();
-    await platformIo.sleep(read === WAIT_READS ? leftMs : Math.min(gapMs, leftMs), signal);
-    if (signal.aborted) return { kind: "failed", text: toolRow(tool).degraded };
-    const job = await ctx.runQuery(functions.getJob, { jobId });
-    const outcome = job === null ? lost(tool) : outcomeOf(tool, job);
-    if (outcome !== null) return outcome;
-    if (platformIo.now() >= endAtMs) break;
-    gapMs *= WAIT_GROWTH;
-  }
-  return backpressure(tool, "queue_timeout", Math.max(waitMs / 4, SECOND));
-}
-
-function outcomeOf(
-  tool: ToolId,
-  job: { readonly status: string; readonly resultJson: string | null },
-): ToolOutcome | null {
-  if (job.status === "queued" || job.status === "running") return null;
-  if (job.status !== "completed" || job.resultJson === null) return lost(tool);
-  const { kind, value } = JSON.parse(job.resultJson) as { kind: string; value: string };
-  return { kind: "result", text: value, degraded: kind === "partial" };
-}
-
-const lost = (tool: ToolId): ToolOutcome => backpressure(tool, "dead_letter", DEAD_LETTER_RETRY_MS);
-
-function backpressure(
-  tool: ToolId,
-  reason: Extract<ToolOutcome, { kind: "backpressure" }>["reason"],
-  retryAfterMs: number,
-): ToolOutcome {
-  return { kind: "backpressure", text: toolRow(tool).degraded, reason, retryAfterMs };
-}
-
-function depsOf(
-  { ctx, env, functions }: Pick<Runner, "ctx" | "env" | "functions">,
-  deadlineAtMs: number,
-) {
-  return {
-    gate: gateOf(ctx, functions),
-    tokens: tokenStoreOf(ctx, functions),
-    io: { ...platformIo, env },
-    deadlineAtMs,
-  };
-}
-
-/** The result, or null as soon as the turn is aborted; the work itself goes on to its report. */
-async function untilAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T | null> {
-  if (signal.aborted) return null;
-  let stop = (): void => undefined;
-  const aborted = new Promise<null>((resolve) => {
-    stop = () => {
-      resolve(null);
-    };
-    signal.addEventListener("abort", stop);
-  });
-  try {
-    return await Promise.race([work, aborted]);
-  } finally {
-    signal.removeEventListener("abort", stop);
-  }
-}
+/** The same work failed a moment ago: nobody asks again before the time is over. */
+const refusedBefore = ({ tool }: Work, retryAfterMs: number): ToolOutcome => ({
+  kind: "backpressure",
+  text: toolRow(tool).degraded,
+  reason: "dead_letter",
+  retryAfterMs: Math.max(1, retryAfterMs),
+});

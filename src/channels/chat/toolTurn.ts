@@ -1,23 +1,33 @@
 import type { ChatMessage, ToolCall } from "../../providers/chat";
+import { type CacheUse, sumUse } from "../../tools/cacheUse";
+import type { Backpressure } from "../../tools/jobClient";
 import { isToolId, toolRow } from "../../tools/table";
 import type { ChatEvent } from "./events";
 import { wellFormed } from "./wholeCharacters";
 
-/** What became of one tool call. `text` is what the model reads. */
-export type ToolOutcome =
-  | { readonly kind: "result"; readonly text: string; readonly degraded: boolean }
-  | { readonly kind: "failed"; readonly text: string }
-  | {
-      readonly kind: "backpressure";
-      readonly text: string;
-      readonly reason: "queue_saturated" | "queue_timeout" | "dead_letter";
-      readonly retryAfterMs: number;
-    };
+/** What became of one tool call. */
+export type ToolOutcome = {
+  /** What the model reads. */
+  readonly text: string;
+  /** Absent where no cache was looked into. */
+  readonly cacheUse?: CacheUse;
+} & (
+  | { readonly kind: "result"; readonly degraded: boolean }
+  | { readonly kind: "failed" }
+  | ({ readonly kind: "backpressure" } & Backpressure)
+);
+
+/** What a tool call may take of the turn's time. */
+export interface ToolBounds {
+  readonly signal: AbortSignal;
+  /** Epoch milliseconds. */
+  readonly deadlineAtMs: number;
+}
 
 interface ToolPorts {
   readonly say: (event: ChatEvent) => Promise<void>;
-  readonly runTool: (call: ToolCall, signal: AbortSignal) => Promise<ToolOutcome>;
-  readonly signal: AbortSignal;
+  readonly runTool: (call: ToolCall, bounds: ToolBounds) => Promise<ToolOutcome>;
+  readonly bounds: ToolBounds;
 }
 
 type InputDelta =
@@ -31,6 +41,8 @@ export class ToolTurn {
   private readonly snapshots = new Map<string, string>();
   readonly calls: { id: string; name: string; arguments: string }[] = [];
   readonly results: { toolCallId: string; name: string; content: string }[] = [];
+  /** What the cache was to the calls, by namespace. */
+  cacheUse: CacheUse[] = [];
   /** True once a tool was asked for more often than a turn may: no more tools after that. */
   limitReached = false;
   /** Events said about tools, so that a caller sees whether a request showed any. */
@@ -92,7 +104,8 @@ export class ToolTurn {
       input,
       state: "completed",
     });
-    const outcome = this.refusalOf(call) ?? (await this.ports.runTool(call, this.ports.signal));
+    const outcome = this.refusalOf(call) ?? (await this.ports.runTool(call, this.ports.bounds));
+    if (outcome.cacheUse !== undefined) this.cacheUse = sumUse(this.cacheUse, [outcome.cacheUse]);
     if (outcome.kind === "backpressure")
       await this.say({
         type: "tool-backpressure",

@@ -12,9 +12,10 @@ import type {
 import type { Io } from "../../providers/io";
 import type { ProviderId } from "../../providers/table";
 import { type Outcome, outcomeOfError } from "../../providers/outcome";
+import type { CacheUse } from "../../tools/cacheUse";
 import type { ChatEvent, TerminalEvent } from "./events";
 import { Recorder, type StoreReply } from "./recorder";
-import { type ToolOutcome, ToolTurn } from "./toolTurn";
+import { type ToolBounds, type ToolOutcome, ToolTurn } from "./toolTurn";
 import { wellFormed, WholeCharacters } from "./wholeCharacters";
 
 /** A route to a model, chosen at admission or by falling back. */
@@ -47,6 +48,8 @@ export interface TurnResult {
   readonly reasoning: string;
   readonly toolCalls: { id: string; name: string; arguments: string }[];
   readonly toolResults: { toolCallId: string; name: string; content: string }[];
+  /** What the tool cache was to this turn, by namespace. */
+  readonly cacheUse: CacheUse[];
   readonly ending: string;
   readonly errorCode?: ErrorCode;
   readonly modelId: string;
@@ -69,7 +72,7 @@ export interface StreamRequest {
 /** What a turn needs from where it runs: the same for the HTTP route and the action. */
 export interface TurnPorts extends Pick<Io, "now" | "sleep"> {
   readonly stream: (request: StreamRequest) => AsyncGenerator<ChatDelta, ChatEnding>;
-  readonly runTool: (call: ToolCall, signal: AbortSignal) => Promise<ToolOutcome>;
+  readonly runTool: (call: ToolCall, bounds: ToolBounds) => Promise<ToolOutcome>;
   readonly store: (firstFrameId: number, frames: readonly string[]) => Promise<StoreReply>;
   /** Moves the turn's slot to the fallback route; not ok where that has none free. */
   readonly switchRoute: (outcome: Outcome["kind"]) => Promise<{ readonly ok: boolean }>;
@@ -151,7 +154,10 @@ class Turn {
     this.tools = new ToolTurn({
       say: (event) => this.recorder.say(event),
       runTool: ports.runTool,
-      signal: this.abort.signal,
+      bounds: {
+        signal: this.abort.signal,
+        deadlineAtMs: this.startedAtMs + start.totalTimeoutMs,
+      },
     });
   }
 
@@ -292,6 +298,7 @@ class Turn {
       reasoning: this.reasoning,
       toolCalls: this.tools.calls,
       toolResults: this.tools.results,
+      cacheUse: this.tools.cacheUse,
       ending: ended.kind,
       ...(ended.code === null ? {} : { errorCode: ended.code }),
       modelId: this.model ?? this.route.modelId,
