@@ -20,6 +20,9 @@ describe("an admission lost to contention", () => {
     const lost = vi.fn().mockRejectedValue(new AppError("overloaded"));
     expect(await attempt(lost)).toEqual({ outcome: "overloaded", pausesMs: [500, 1_000] });
     expect(lost).toHaveBeenCalledTimes(3);
+    const uncounted = vi.fn().mockRejectedValueOnce(new AppError("rate_limit_unavailable"));
+    uncounted.mockResolvedValue("stored");
+    expect(await attempt(uncounted)).toEqual({ outcome: "stored", pausesMs: [500] });
   });
 
   test("is told from what failed for another reason", async () => {

@@ -1,6 +1,6 @@
 import { fullJitterMs } from "../core/backoff";
 import { SECOND } from "../core/time";
-import { errorData } from "../errors/appError";
+import { errorData, isContention } from "../errors/appError";
 import { type Io, platformIo } from "../providers/io";
 
 /** Admissions tried before a caller is told to come back; the platform retries each by itself. */
@@ -21,7 +21,7 @@ export async function throughContention<Result>(
     try {
       return await admit();
     } catch (error) {
-      if (attempt === TRIES_MAX || errorData(error).code !== "overloaded") throw error;
+      if (attempt === TRIES_MAX || !isContention(errorData(error))) throw error;
       const { random } = io;
       await io.sleep(fullJitterMs({ attempt, baseMs: PAUSE_BASE_MS, capMs: PAUSE_MAX_MS, random }));
     }

@@ -1,7 +1,7 @@
 import { ConvexError } from "convex/values";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { AppError, errorData, ISSUES_MAX } from "./appError";
+import { AppError, errorData, isContention, ISSUES_MAX } from "./appError";
 import { ERROR_CODES, errorSpec, errorTypeUri } from "./table";
 
 describe("the error table", () => {
@@ -44,12 +44,25 @@ describe("errorData", () => {
     expect(errorData({ data: '{"code":"forbidden"}' })).toEqual({ code: "forbidden" });
   });
 
-  test("says overloaded where the platform gave up on conflicts", () => {
-    const message =
-      'Uncaught Error: Documents read from or written to the "limits" table changed while this ' +
-      "mutation was being run and on every subsequent retry. See https://docs.convex.dev/error#1";
-    expect(errorData(new Error(message)).code).toBe("overloaded");
-    expect(errorData(new Error("TooManyConcurrentRequests: wait")).code).toBe("overloaded");
+  test("says what could not be had where the platform gave up on conflicts", () => {
+    const lost = (table: string) =>
+      errorData(
+        new Error(
+          `Uncaught Error: Documents read from or written to the "${table}" table changed while this ` +
+            "mutation was being run and on every subsequent retry. See https://docs.convex.dev/error#1",
+        ),
+      );
+    expect(lost("limits").code).toBe("rate_limit_unavailable");
+    expect(lost("slots").code).toBe("overloaded");
+    expect(lost("my limits").code).toBe("overloaded");
+    const crowded = errorData(new Error("TooManyConcurrentRequests: wait"));
+    expect(crowded.code).toBe("overloaded");
+    for (const data of [lost("limits"), lost("slots"), crowded]) {
+      expect(data.retryAfterMs).toBeGreaterThan(0);
+      expect(isContention(data)).toBe(true);
+    }
+    expect(isContention(errorData(new Error("a bug")))).toBe(false);
+    expect(isContention({ code: "rate_limited" })).toBe(false);
   });
 
   test.each([

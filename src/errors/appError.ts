@@ -51,15 +51,21 @@ export class AppError extends ConvexError<ErrorData> {
 /**
  * What any thrown value means to a caller. Reads `data.code` and nothing else of the class, for a
  * class does not survive a call from one function to another. A mutation that the platform gave up
- * on is `overloaded`; what nobody foresaw is `internal_error`, without a word of its own.
+ * on is `overloaded`, or `rate_limit_unavailable` where it was a limit that could not be counted;
+ * what nobody foresaw is `internal_error`, without a word of its own.
  */
 export function errorData(error: unknown): ErrorData {
   const data = dataOf(error);
   if (data !== null) return data;
-  return isPlatformOverload(error)
-    ? { code: "overloaded", retryAfterMs: OVERLOAD_RETRY_MS }
-    : { code: "internal_error" };
+  const lost = platformOverload(error);
+  return lost === null
+    ? { code: "internal_error" }
+    : { code: lost, retryAfterMs: OVERLOAD_RETRY_MS };
 }
+
+/** Whether a failure is the platform's, so that the same call may succeed after a pause. */
+export const isContention = ({ code }: ErrorData): boolean =>
+  code === "overloaded" || code === "rate_limit_unavailable";
 
 /** The platform's own back-off after conflicts ends at two seconds. */
 const OVERLOAD_RETRY_MS = 2_000;
@@ -69,8 +75,13 @@ const OVERLOAD_RETRY_MS = 2_000;
 const PLATFORM_OVERLOAD =
   /OptimisticConcurrencyControlFailure|Documents read from or written to the .{1,300} changed while this mutation was being run|TooManyConcurrentRequests|Too many concurrent requests|CommitterFullError|ExpiredInQueue/;
 
-function isPlatformOverload(error: unknown): boolean {
-  return error instanceof Error && PLATFORM_OVERLOAD.test(error.message.slice(0, 2_000));
+const LIMIT_LOST = /Documents read from or written to the "limits" table changed/;
+
+function platformOverload(error: unknown): "overloaded" | "rate_limit_unavailable" | null {
+  if (!(error instanceof Error)) return null;
+  const message = error.message.slice(0, 2_000);
+  if (!PLATFORM_OVERLOAD.test(message)) return null;
+  return LIMIT_LOST.test(message) ? "rate_limit_unavailable" : "overloaded";
 }
 
 function dataOf(error: unknown): ErrorData | null {

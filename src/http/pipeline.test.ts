@@ -498,7 +498,7 @@ describe("failures", () => {
 
   test("a mutation that lost every race is overloaded, and says when to come back", async () => {
     const conflict = new Error(
-      'Documents read from or written to the "limits" table changed while this mutation was ' +
+      'Documents read from or written to the "slots" table changed while this mutation was ' +
         "being run and on every subsequent retry.",
     );
     const response = await testSite({ handler: () => Promise.reject(conflict) }).send(

@@ -4,7 +4,7 @@
  */
 import { MIB } from "../core/bytes";
 import { fullJitterMs } from "../core/backoff";
-import { AppError, errorData } from "../errors/appError";
+import { AppError, errorData, isContention } from "../errors/appError";
 import type { ErrorCode } from "../errors/table";
 import { log } from "../log/log";
 import type { Env } from "../config/env";
@@ -116,7 +116,7 @@ async function admit(gate: Gate, provider: ProviderId, options: AdmitOptions): P
   try {
     return await gate.admit(provider, { deadlineAtMs });
   } catch (error) {
-    if (errorData(error).code !== "overloaded") throw error;
+    if (!isContention(errorData(error))) throw error;
     const backoff = { attempt: 1, baseMs: ADMISSION_RETRY_BASE_MS, capMs: ADMISSION_RETRY_BASE_MS };
     await io.sleep(fullJitterMs({ ...backoff, random: io.random }));
     return await gate.admit(provider, { deadlineAtMs });
