@@ -44,6 +44,7 @@ import type * as model_inbox from "../model/inbox.js";
 import type * as model_integrationTables from "../model/integrationTables.js";
 import type * as model_limits from "../model/limits.js";
 import type * as model_messages from "../model/messages.js";
+import type * as model_metrics from "../model/metrics.js";
 import type * as model_permit from "../model/permit.js";
 import type * as model_providerPolicy from "../model/providerPolicy.js";
 import type * as model_refusals from "../model/refusals.js";
@@ -109,6 +110,7 @@ declare const fullApi: ApiFromModules<{
   "model/integrationTables": typeof model_integrationTables;
   "model/limits": typeof model_limits;
   "model/messages": typeof model_messages;
+  "model/metrics": typeof model_metrics;
   "model/permit": typeof model_permit;
   "model/providerPolicy": typeof model_providerPolicy;
   "model/refusals": typeof model_refusals;
