@@ -75,13 +75,13 @@ const OVERLOAD_RETRY_MS = 2_000;
 const PLATFORM_OVERLOAD =
   /OptimisticConcurrencyControlFailure|Documents read from or written to the .{1,300} changed while this mutation was being run|TooManyConcurrentRequests|Too many concurrent requests|CommitterFullError|ExpiredInQueue/;
 
-const LIMIT_LOST = /Documents read from or written to the "limits" table changed/;
+const LIMIT_LOST = 'Documents read from or written to the "limits" table changed';
 
 function platformOverload(error: unknown): "overloaded" | "rate_limit_unavailable" | null {
   if (!(error instanceof Error)) return null;
   const message = error.message.slice(0, 2_000);
   if (!PLATFORM_OVERLOAD.test(message)) return null;
-  return LIMIT_LOST.test(message) ? "rate_limit_unavailable" : "overloaded";
+  return message.includes(LIMIT_LOST) ? "rate_limit_unavailable" : "overloaded";
 }
 
 function dataOf(error: unknown): ErrorData | null {
