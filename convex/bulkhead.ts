@@ -126,12 +126,12 @@ export const listHeld = internalQuery({
     })),
 });
 
-/** The first free slot from a starting point on. For an admission, on a stale snapshot. */
+/** A free slot at or after some random points. For an admission, on a stale snapshot. */
 export const pickFree = internalQuery({
   args: {
     pool: v.string(),
     size: v.number(),
-    from: v.number(),
+    points: v.array(v.number()),
     looks: v.number(),
     nowMs: v.number(),
   },

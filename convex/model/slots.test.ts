@@ -217,7 +217,7 @@ describe("a slot", () => {
 
 describe("a pick", () => {
   const pick = (t: Backend, from: number, looks = 100, size = 8) =>
-    t.run((ctx) => Slots.pick(ctx, { pool: POOL, size, from, looks }, START_MS));
+    t.run((ctx) => Slots.pick(ctx, { pool: POOL, size, points: [from], looks }, START_MS));
   const FREE = START_MS;
   const BUSY = START_MS + 1;
 

@@ -37,6 +37,8 @@ const CROWDED_POOL_MIN = 32;
 const SCARCE_GAP = 8;
 /** A slot that has been free for longer than this is one that nobody races for. */
 const RACED_FOR_MS = 250;
+/** Slots looked at here and there before a pool is walked along. */
+const POINTS = 4;
 /** Picks that turn out taken before the pool counts as full. */
 const PICKS_MAX = 3;
 
@@ -55,12 +57,36 @@ export interface Picked {
   readonly busy: readonly Id<"slots">[];
 }
 
+export interface PickRequest {
+  readonly pool: string;
+  readonly size: number;
+  /** Indexes to look at first, drawn at random. At least one. */
+  readonly points: readonly number[];
+  /** Busy slots looked at in a row. */
+  readonly looks: number;
+}
+
 /**
- * The first free slot from a starting point on, round the pool. Meant to be run on a stale
- * snapshot: it reads the busy slots in between, and depending on those would make every caller
- * wait for every other.
+ * A free slot: one of the points, else the first one after the last of them, round the pool. The
+ * points come first because the slot behind a run of busy ones is found by all who start in that
+ * run. Meant to be run on a stale snapshot: depending on the busy slots it reads would make every
+ * caller wait for every other.
  */
 export async function pick(
+  ctx: QueryCtx,
+  { pool, size, points, looks }: PickRequest,
+  nowMs: number,
+): Promise<Picked> {
+  for (const index of points.slice(0, -1)) {
+    const row = await load(ctx, pool, { id: null, index });
+    if (row === null) return { free: { index, id: null, sinceMs: 0 }, gap: 0, busy: [] };
+    if (row.e <= nowMs) return { free: { index, id: row._id, sinceMs: row.e }, gap: 0, busy: [] };
+  }
+  return await walk(ctx, { pool, size, from: points.at(-1) ?? 0, looks }, nowMs);
+}
+
+/** The first free slot from a starting point on. */
+async function walk(
   ctx: QueryCtx,
   { pool, size, from, looks }: { pool: string; size: number; from: number; looks: number },
   nowMs: number,
@@ -154,10 +180,12 @@ async function pickStale(
   looks: number,
   nowMs: number,
 ): Promise<Picked> {
-  const from = Math.floor(Math.random() * size);
+  const points = Array.from({ length: Math.min(POINTS, size) }, () =>
+    Math.floor(Math.random() * size),
+  );
   return await ctx.runQuery(
     internal.bulkhead.pickFree,
-    { pool, size, from, looks, nowMs },
+    { pool, size, points, looks, nowMs },
     { useStaleSnapshot: true },
   );
 }
