@@ -267,6 +267,16 @@ describe("a pick", () => {
   });
 });
 
+test("a pick looks here and there before it walks, and takes the first that is free", async () => {
+  const t = backend();
+  await put(t, { 0: START_MS + 1, 1: START_MS + 1, 2: START_MS, 3: START_MS });
+  const picked = (points: number[]) =>
+    t.run((ctx) => Slots.pick(ctx, { pool: POOL, size: 6, points, looks: 6 }, START_MS));
+  expect((await picked([0, 3, 2, 1])).free).toMatchObject({ index: 3, sinceMs: START_MS });
+  expect((await picked([1, 5, 2, 0])).free).toEqual({ index: 5, id: null, sinceMs: 0 });
+  expect(await picked([0, 1, 1, 0])).toMatchObject({ free: { index: 2 }, gap: 2 });
+});
+
 describe("a scarce slot of a crowded pool", () => {
   /** Of 64 slots one is free, 40 after where the pick starts. */
   async function crowd(freeSinceMs: number): Promise<Backend> {
@@ -277,9 +287,9 @@ describe("a scarce slot of a crowded pool", () => {
     return t;
   }
   const findWith = (t: Backend, roll: number) => {
-    // Both picks, the short one and the whole one, start at the first slot; the last roll is about
-    // leaving what was found.
-    const rolls = [0, 0, roll];
+    // Both picks, the short one and the whole one, look at the first slot four times and walk on
+    // from there; the last roll is about leaving what was found.
+    const rolls = [...Array.from({ length: 8 }, () => 0), roll];
     vi.spyOn(Math, "random").mockImplementation(() => rolls.shift() ?? 0);
     return take(t, START_MS, 64);
   };
