@@ -16,7 +16,7 @@ test("calls of a minute share one document while they are few", async () => {
     await Metrics.record(ctx, { ...CALL, outcome: "neutral", latencyMs: 1 });
     await Metrics.record(ctx, { ...CALL, outcome: "infrastructure", latencyMs: 1 });
   });
-  const rows = await t.run((ctx) => ctx.db.query("metrics").collect());
+  const rows = await t.run((ctx) => ctx.db.query("metrics").take(10));
   expect(rows).toMatchObject([
     {
       key: CALL.key,

@@ -19,16 +19,16 @@ export interface Place {
 }
 
 /** Documents of one key, the director not counted. */
-export const SPREAD_MAX = 40;
+export const SPREAD_MAX = 48;
 
-const MEMORY_MS = 2_000;
+const MEMORY_MS = 1_000;
 /**
- * The director takes up to 5/s alone. A rate known from a few seconds scatters around the true one,
+ * The director takes up to 5/s alone. A rate known from a second scatters around the true one,
  * so spreading starts two deviations above that.
  */
 const ALONE_PER_SECOND_MAX = 8;
 /** What one document takes of a high rate, in events per second. */
-const SHARD_PER_SECOND = 5;
+const SHARD_PER_SECOND = 4;
 /** Writes of the director at a high rate, per second: enough to know the rate, too few to meet. */
 const DIRECTED_PER_SECOND = 2;
 
