@@ -107,7 +107,8 @@ function turned(tally: Tally, nowMs: number, windowMs: number): Tally {
   if (passed <= 0) return tally;
   return {
     ...tally,
-    halfFromMs: nowMs,
+    // Halves follow on each other whenever they are looked at, or calls would outlive the window.
+    halfFromMs: tally.halfFromMs + passed * halfMs,
     current: NO_COUNTS,
     previous: passed === 1 ? tally.current : NO_COUNTS,
   };
