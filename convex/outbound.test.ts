@@ -59,7 +59,7 @@ describe("a call to a provider", () => {
       { e: START_MS + SECOND, f: 2, t: { c: { c: 1, r: 2 }, l: START_MS + SECOND } },
     ]);
     // A healthy provider costs no row of a breaker.
-    expect(await rowCounts(t)).toEqual({ slots: 1 });
+    expect(await rowCounts(t)).toEqual({ slots: 1, metrics: 1 });
   });
 
   test("is refused where all slots are taken, and only that is counted", async () => {

@@ -9,7 +9,7 @@ import { pageOf } from "../model/creationPages";
 import * as GmailHistory from "../model/gmailHistory";
 import * as Inbox from "../model/inbox";
 import { gmailNotification } from "../model/integrationTables";
-import { acceptance, type Acceptance, takeLimits } from "../model/webhookAdmission";
+import { acceptance, type Acceptance, countAccepted, takeLimits } from "../model/webhookAdmission";
 
 const CLAIM_TTL_MS = DAY;
 
@@ -18,9 +18,13 @@ const CLAIM_TTL_MS = DAY;
  * transaction. A refusal and a duplicate write nothing of it.
  */
 export const accept = internalMutation({
-  args: { notification: gmailNotification, addressKey: v.optional(v.string()) },
+  args: {
+    notification: gmailNotification,
+    addressKey: v.optional(v.string()),
+    receivedAtMs: v.optional(v.number()),
+  },
   returns: acceptance,
-  handler: async (ctx, { notification, addressKey }): Promise<Acceptance> => {
+  handler: async (ctx, { notification, addressKey, receivedAtMs }): Promise<Acceptance> => {
     const nowMs = Date.now();
     const claim = claimKey(notification);
     if ((await Claims.find(ctx, claim, nowMs)) !== null) return { kind: "duplicate" };
@@ -31,6 +35,7 @@ export const accept = internalMutation({
     await ctx.scheduler.runAfter(0, internal.integrations.inbox.processJobs, {
       jobs: [{ id, attempts: 0 }],
     });
+    await countAccepted(ctx, { route: "gmail_push", receivedAtMs });
     return taken;
   },
 });

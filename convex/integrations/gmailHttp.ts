@@ -31,7 +31,8 @@ export function googlePushVerifier(gateOf: (ctx: ActionCtx) => Gate) {
 export async function gmailPush(ctx: ActionCtx, call: WebhookCall): Promise<Response> {
   const notification = readNotification(call.body);
   const { key } = call.client;
-  const args = key === undefined ? { notification } : { notification, addressKey: key };
+  const received = { notification, receivedAtMs: call.nowMs };
+  const args = key === undefined ? received : { ...received, addressKey: key };
   const part = await throughContention(() =>
     ctx.runMutation(internal.integrations.gmail.accept, args),
   );

@@ -144,7 +144,9 @@ describe("receiving WhatsApp deliveries", () => {
     expect((await whatsappReceive(ctx, call(TEXT_DELIVERY))).status).toBe(200);
     const lost = actionCtx(t);
     vi.spyOn(lost, "runMutation").mockRejectedValue(conflict);
-    expect((await refusalOf(whatsappReceive(lost, call(TEXT_DELIVERY)))).code).toBe("overloaded");
+    expect((await refusalOf(whatsappReceive(lost, call(TEXT_DELIVERY)))).code).toBe(
+      "rate_limit_unavailable",
+    );
   });
 });
 

@@ -9,7 +9,7 @@ import * as Claims from "../model/claims";
 import { pageOf } from "../model/creationPages";
 import * as Inbox from "../model/inbox";
 import { whatsappEvent } from "../model/integrationTables";
-import { acceptance, type Acceptance, takeLimits } from "../model/webhookAdmission";
+import { acceptance, type Acceptance, countAccepted, takeLimits } from "../model/webhookAdmission";
 import * as WhatsappMessages from "../model/whatsappMessages";
 
 const CLAIM_TTL_MS = 3 * DAY;
@@ -21,9 +21,13 @@ const JOBS_PER_RUN = 20;
  * processing in one transaction. A refusal and a duplicate write nothing of a delivery.
  */
 export const accept = internalMutation({
-  args: { events: v.array(whatsappEvent), addressKey: v.optional(v.string()) },
+  args: {
+    events: v.array(whatsappEvent),
+    addressKey: v.optional(v.string()),
+    receivedAtMs: v.optional(v.number()),
+  },
   returns: acceptance,
-  handler: async (ctx, { events, addressKey }): Promise<Acceptance> => {
+  handler: async (ctx, { events, addressKey, receivedAtMs }): Promise<Acceptance> => {
     const nowMs = Date.now();
     // Duplicates are told apart before the limits are looked at, so a redelivery costs one read.
     const fresh = await unclaimed(ctx, events, nowMs);
@@ -39,6 +43,7 @@ export const accept = internalMutation({
       await ctx.scheduler.runAfter(0, internal.integrations.inbox.processJobs, {
         jobs: jobs.slice(first, first + JOBS_PER_RUN),
       });
+    await countAccepted(ctx, { route: "whatsapp", receivedAtMs });
     return taken;
   },
 });

@@ -38,7 +38,7 @@ export async function whatsappReceive(ctx: ActionCtx, call: WebhookCall): Promis
   const parts: Acceptance[] = [];
   for (let first = 0; first < events.length; first += EVENTS_PER_ACCEPT) {
     const part = events.slice(first, first + EVENTS_PER_ACCEPT);
-    parts.push(await accept(ctx, part, call.client.key));
+    parts.push(await accept(ctx, part, call));
   }
   return answerTo(parts);
 }
@@ -46,9 +46,10 @@ export async function whatsappReceive(ctx: ActionCtx, call: WebhookCall): Promis
 async function accept(
   ctx: ActionCtx,
   events: WhatsappEvent[],
-  addressKey: string | undefined,
+  { client, nowMs }: WebhookCall,
 ): Promise<Acceptance> {
-  const args = addressKey === undefined ? { events } : { events, addressKey };
+  const received = { events, receivedAtMs: nowMs };
+  const args = client.key === undefined ? received : { ...received, addressKey: client.key };
   return await throughContention(() =>
     ctx.runMutation(internal.integrations.whatsapp.accept, args),
   );

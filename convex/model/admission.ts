@@ -13,6 +13,7 @@ import { internal } from "../_generated/api";
 import type { Doc } from "../_generated/dataModel";
 import type { MutationCtx, QueryCtx } from "../_generated/server";
 import * as Breakers from "./breakers";
+import * as Metrics from "./metrics";
 import { outcomeKind, type Permit } from "./permit";
 import { type ProviderPolicy, providerPolicy } from "./providerPolicy";
 import * as Slots from "./slots";
@@ -133,6 +134,8 @@ export async function settleProvider(
   const breaker = await Breakers.load(ctx, provider);
   const tally = tallied(row, permit, settled, { nowMs, policy, breaker });
   await Slots.release(ctx, row, nowMs, { t: Slots.storedTally(tally) });
+  const { latencyMs, outcome } = settled;
+  await Metrics.record(ctx, { key: `provider:${provider}`, outcome, latencyMs, nowMs });
   const next = await nextBreaker(ctx, { breaker, permit, settled, row, tally, policy }, nowMs);
   if (next !== null) await Breakers.save(ctx, breaker, next, nowMs);
   return { released: true };

@@ -7,6 +7,7 @@ import * as Admission from "./admission";
 import * as Budgets from "./budgets";
 import { storedToolCall, usage } from "./chatTables";
 import * as Claims from "./claims";
+import * as Metrics from "./metrics";
 import { outcomeKind } from "./permit";
 import * as Streams from "./streams";
 import * as CacheCounts from "./toolCacheCounts";
@@ -14,6 +15,11 @@ import { cacheUse } from "./toolTables";
 
 /** Scope of the idempotency keys that callers send with a chat turn, one per user. */
 export const chatScope = (userId: string): string => `chat:${userId}`;
+
+/** Where chat turns are counted, whichever way they came in. */
+const CHAT_METRIC = "route:chatPost";
+/** How a turn counts for its user, for whom any error is one. */
+const METRIC_OUTCOMES = { completed: "success", error: "failure", aborted: "neutral" } as const;
 
 export const toolResult = v.object({
   toolCallId: v.string(),
@@ -91,6 +97,13 @@ export async function settle(
     await ctx.scheduler.cancel(session.reaperId);
   await writeMessage(ctx, session, result);
   await CacheCounts.recordUse(ctx, result.cacheUse ?? [], nowMs);
+  await Metrics.record(ctx, {
+    key: CHAT_METRIC,
+    outcome: METRIC_OUTCOMES[result.status],
+    latencyMs: nowMs - session.startedAt,
+    degraded: (result.cacheUse ?? []).some(({ degraded }) => degraded > 0),
+    nowMs,
+  });
   if (session.permit !== undefined)
     await Admission.settleProvider(
       ctx,

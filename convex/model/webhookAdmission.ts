@@ -3,6 +3,7 @@ import { env } from "../../src/config/env";
 import { readKnob } from "../../src/config/read";
 import type { MutationCtx } from "../_generated/server";
 import * as Limits from "./limits";
+import * as Metrics from "./metrics";
 import * as Refusals from "./refusals";
 
 const rateLimitInfo = v.object({
@@ -60,6 +61,21 @@ export async function takeLimits(
   for (const decision of granted) await Limits.take(ctx, decision);
   return { kind: "accepted", limits: granted.map(({ info }) => info) };
 }
+
+/** Counts a delivery that is stored, and how long that took since it came in. */
+export async function countAccepted(
+  ctx: MutationCtx,
+  {
+    route,
+    receivedAtMs = Date.now(),
+  }: { route: Delivery["route"]; receivedAtMs?: number | undefined },
+): Promise<void> {
+  const nowMs = Date.now();
+  const latencyMs = Math.max(0, nowMs - receivedAtMs);
+  await Metrics.record(ctx, { key: METRICS[route], outcome: "success", latencyMs, nowMs });
+}
+
+const METRICS = { whatsapp: "route:whatsappReceive", gmail_push: "route:gmailPush" } as const;
 
 /** The route's limit is one sender's; who cannot be told apart is held by the backstop alone. */
 function limitsOf({ route, addressKey }: Delivery): Limits.LimitRequest[] {
