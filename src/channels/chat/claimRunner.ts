@@ -43,28 +43,56 @@ export async function runClaim(claim: Claim, worker: Worker): Promise<Attempt> {
   const parsed = parseToolArgs<QueuedToolId>(toolName, JSON.parse(claim.argsJson) as unknown);
   if (!parsed.ok) throw new Error("arguments were checked before they were queued");
   const cache = await cachePlace(env, toolName, parsed.args);
-  try {
-    const result = await runTool(toolName, parsed.args, depsOf(worker, deadlineOf(claim, worker)));
-    await ctx.runMutation(functions.complete, {
-      jobId,
-      fence,
-      resultJson: resultJson(result),
-      ...(cache !== null && isCacheable(result)
-        ? { cache: { ...cache.at, ttlMs: cache.policy.ttlMs, value: result.value } }
-        : {}),
-    });
-    return { kind: "done", result };
-  } catch (error) {
-    const { code } = errorData(error);
-    const failed = await ctx.runMutation(functions.fail, {
-      jobId,
-      fence,
+  const held = { jobId, fence };
+  const ran = await runTool(toolName, parsed.args, depsOf(worker, deadlineOf(claim, worker))).then(
+    (result) => ({ ok: true as const, result }),
+    (error: unknown) => ({ ok: false as const, code: errorData(error).code }),
+  );
+  if (!ran.ok) {
+    const { code } = ran;
+    const failure = {
+      ...held,
       errorCode: code,
       retryable: ERRORS[code].retryable,
       ...(cache !== null && isProvidersFault(code) ? { cache: cache.at } : {}),
-    });
-    log.event("tool_attempt_failed", { tool: toolName, code, status: failed.status });
-    return { kind: failed.status === "requeued" ? "requeued" : "failed" };
+    };
+    const failed = await report(
+      () => ctx.runMutation(functions.fail, failure),
+      () => ctx.scheduler.runAfter(0, functions.fail, failure),
+    );
+    log.event("tool_attempt_failed", { tool: toolName, code, status: failed?.status ?? "later" });
+    // Whoever holds the job now goes on with it, if it is not dead.
+    return { kind: failed?.status === "dead_letter" ? "failed" : "requeued" };
+  }
+  const { result } = ran;
+  const done = {
+    ...held,
+    resultJson: resultJson(result),
+    ...(cache !== null && isCacheable(result)
+      ? { cache: { ...cache.at, ttlMs: cache.policy.ttlMs, value: result.value } }
+      : {}),
+  };
+  await report(
+    () => ctx.runMutation(functions.complete, done),
+    () => ctx.scheduler.runAfter(0, functions.complete, done),
+  );
+  return { kind: "done", result };
+}
+
+/**
+ * Reports the end of an attempt. What is lost to contention is left to the scheduler, which tries
+ * without end; the fence keeps a report that comes too late from doing harm. Null then.
+ */
+async function report<Returns>(
+  now: () => Promise<Returns>,
+  later: () => Promise<unknown>,
+): Promise<Returns | null> {
+  try {
+    return await now();
+  } catch (error) {
+    if (errorData(error).code !== "overloaded") throw error;
+    await later();
+    return null;
   }
 }
 
