@@ -1,7 +1,9 @@
+import type { FunctionReturnType } from "convex/server";
 import { describe, expect, test, vi } from "vitest";
 import { KNOB_NAMES, knobRow } from "../src/config/knobs";
 import { MINUTE, SECOND } from "../src/core/time";
 import { PROVIDER_IDS } from "../src/providers/table";
+import { BASELINE, objectivesOf } from "../src/slo/objectives";
 import { advance, backend, type Backend, START_MS, useStillClock } from "../test/edge/backend";
 import { begin, settle, UNSEEN_FAILURE } from "../test/edge/chat";
 import { internal } from "./_generated/api";
@@ -13,31 +15,13 @@ interface Args {
   readonly limit?: number;
 }
 
-/** Everything a snapshot holds, as an operator's script reads it. */
-interface Snapshot {
-  generatedAt: number;
-  windowMinutes: number;
-  clamped: string[];
-  config: Record<string, Record<string, unknown>>;
-  configWarnings: { name: string; problem: string; used: string }[];
-  rateLimitPressure: {
-    sampledEvents: number;
-    byBucketOutcome: Record<string, number>;
-    recentAlerts: unknown[];
-    alertsInWindow: number;
-  };
-  circuitBreakers: { recent: Record<string, unknown>[]; openCount: number };
-  bulkheads: { activeLeaseCount: number; inFlightByProvider: Record<string, number> };
-  replayProtection: { keysInWindow: number; byScope: Record<string, { totalKeys: number }> };
-  toolCache: { sampledActiveEntries: number; byNamespace: Record<string, number> };
-  toolJobs: Record<string, unknown> & { recentDeadLetters: Record<string, unknown>[] };
-  chatStreams: { streaming: number };
-  webhookInbox: Record<string, number>;
-  truncated: string[];
-}
+type Snapshot = FunctionReturnType<typeof internal.ops.getReliabilitySnapshot>;
 
 const snapshot = async (t: Backend, args: Args = {}): Promise<Snapshot> =>
-  (await t.query(internal.ops.getReliabilitySnapshot, args)) as Snapshot;
+  await t.query(internal.ops.getReliabilitySnapshot, args);
+
+/** The one section whose shape is open. */
+const configOf = ({ config }: Snapshot) => config as Record<string, Record<string, unknown>>;
 
 /** A job whose key of identical work, as in life, says what it is about. */
 const enqueue = (t: Backend, toolName: string, argsJson?: string) =>
@@ -78,8 +62,14 @@ const insertJobs = (t: Backend, count: number, status: "completed" | "dead_lette
 
 describe("the snapshot of an idle deployment", () => {
   test("has every section, with nothing in it", async () => {
-    const { config, ...rest } = await snapshot(backend());
+    const said = await snapshot(backend());
+    const { slo, ...rest } = said;
     expect(rest).toEqual({
+      config: said.config as unknown,
+      verdict: "ok",
+      reasons: [],
+      causes: [],
+      nextAction: { what: "Nothing to do.", command: null, playbook: null },
       generatedAt: START_MS,
       windowMinutes: 15,
       clamped: [],
@@ -90,9 +80,29 @@ describe("the snapshot of an idle deployment", () => {
         recentAlerts: [],
         alertsInWindow: 0,
       },
-      circuitBreakers: { recent: [], openCount: 0 },
-      bulkheads: { activeLeaseCount: 0, inFlightByProvider: {} },
-      replayProtection: { keysInWindow: 0, byScope: {} },
+      circuitBreakers: { recent: [], openCount: 0, halfOpenCount: 0, forcedCount: 0 },
+      bulkheads: {
+        activeLeaseCount: 0,
+        inFlightByProvider: {},
+        sizes: {
+          openrouter_chat_primary: 24,
+          openrouter_chat_secondary: 16,
+          serper_search: 12,
+          ebay_search: 8,
+          global_search: 10,
+          google_certs: 8,
+          gmail_oauth: 8,
+          whatsapp_graph: 8,
+          sentry_ingest: 8,
+          tool_job_worker: 6,
+          "tool:search_web": 2,
+          "tool:search_products": 2,
+          "tool:search_global": 1,
+        },
+        saturation: {},
+        saturated: [],
+      },
+      replayProtection: { keysInWindow: 0, duplicateHitsInWindow: 0, byScope: {} },
       toolCache: {
         sampledActiveEntries: 0,
         byNamespace: { search_web_v1: 0, search_products_v1: 0, search_global_v1: 0 },
@@ -112,11 +122,15 @@ describe("the snapshot of an idle deployment", () => {
         oldestRunningAgeMs: null,
         recentDeadLetters: [],
       },
-      chatStreams: { streaming: 0 },
-      webhookInbox: { queued: 0, deadLetter: 0 },
+      chatStreams: { streaming: 0, orphaned: 0 },
+      webhookInbox: { queued: 0, deadLetter: 0, oldestQueuedAgeMs: null },
+      degradedServe: [],
       truncated: [],
     });
-    expect(Object.keys(config).sort()).toEqual([
+    expect(slo.map(({ key, state }) => [key, state])).toEqual(
+      objectivesOf(BASELINE).map(({ key }) => [key, "insufficient"]),
+    );
+    expect(Object.keys(configOf(said)).sort()).toEqual([
       "bulkheads",
       "circuits",
       "knobs",
@@ -134,7 +148,7 @@ describe("the snapshot of an idle deployment", () => {
     vi.stubEnv("TOOL_JOB_RUNMAX_WEB", "4");
     vi.stubEnv("TOOL_CACHE_WEB_SEARCH_NAMESPACE_VERSION", "v2");
     vi.stubEnv("SERPER_API_KEY", "something secret");
-    const { config } = await snapshot(backend());
+    const config = configOf(await snapshot(backend()));
     expect(config["rateLimits"]).toMatchObject({
       chatStream: { max: 30, windowMs: 5 * MINUTE },
       whatsappWebhook: { max: 77, windowMs: MINUTE },
@@ -204,10 +218,18 @@ describe("the snapshot of a busy deployment", () => {
     await settle(t, streamId, UNSEEN_FAILURE);
     expect((await snapshot(t)).circuitBreakers).toEqual({
       openCount: 1,
+      halfOpenCount: 0,
+      forcedCount: 0,
       recent: [
         {
           provider: "openrouter_chat_primary",
           state: "open",
+          reason: "consecutive_failures",
+          failureCount: 0,
+          callCount: 0,
+          failedCount: 0,
+          slowCount: 0,
+          retryCount: 0,
           cooldownUntil: START_MS + MINUTE,
           generation: 1,
           updatedAt: START_MS,

@@ -13,6 +13,7 @@ import type {
   FilterApi,
   FunctionReference,
 } from "convex/server";
+import type * as alerts from "../alerts.js";
 import type * as bulkhead from "../bulkhead.js";
 import type * as chat from "../chat.js";
 import type * as chatHttp from "../chatHttp.js";
@@ -30,12 +31,14 @@ import type * as integrations_whatsappHttp from "../integrations/whatsappHttp.js
 import type * as messages from "../messages.js";
 import type * as model_access from "../model/access.js";
 import type * as model_admission from "../model/admission.js";
+import type * as model_alerts from "../model/alerts.js";
 import type * as model_batch from "../model/batch.js";
 import type * as model_breakers from "../model/breakers.js";
 import type * as model_budgets from "../model/budgets.js";
 import type * as model_chatFunctions from "../model/chatFunctions.js";
 import type * as model_chatTables from "../model/chatTables.js";
 import type * as model_claims from "../model/claims.js";
+import type * as model_conditions from "../model/conditions.js";
 import type * as model_creationPages from "../model/creationPages.js";
 import type * as model_gmailHistory from "../model/gmailHistory.js";
 import type * as model_googleKeys from "../model/googleKeys.js";
@@ -50,6 +53,14 @@ import type * as model_providerPolicy from "../model/providerPolicy.js";
 import type * as model_refusals from "../model/refusals.js";
 import type * as model_slots from "../model/slots.js";
 import type * as model_snapshot from "../model/snapshot.js";
+import type * as model_snapshotConfig from "../model/snapshotConfig.js";
+import type * as model_snapshotGuards from "../model/snapshotGuards.js";
+import type * as model_snapshotLimits from "../model/snapshotLimits.js";
+import type * as model_snapshotObjectives from "../model/snapshotObjectives.js";
+import type * as model_snapshotReading from "../model/snapshotReading.js";
+import type * as model_snapshotShape from "../model/snapshotShape.js";
+import type * as model_snapshotTools from "../model/snapshotTools.js";
+import type * as model_snapshotTraffic from "../model/snapshotTraffic.js";
 import type * as model_streams from "../model/streams.js";
 import type * as model_telemetryTables from "../model/telemetryTables.js";
 import type * as model_threads from "../model/threads.js";
@@ -64,6 +75,7 @@ import type * as model_whatsappMessages from "../model/whatsappMessages.js";
 import type * as ops from "../ops.js";
 import type * as outbound from "../outbound.js";
 import type * as rateLimit from "../rateLimit.js";
+import type * as sentry from "../sentry.js";
 import type * as streamSessions from "../streamSessions.js";
 import type * as threads from "../threads.js";
 import type * as toolCache from "../toolCache.js";
@@ -79,6 +91,7 @@ import type * as toolRuns from "../toolRuns.js";
  * ```
  */
 declare const fullApi: ApiFromModules<{
+  alerts: typeof alerts;
   bulkhead: typeof bulkhead;
   chat: typeof chat;
   chatHttp: typeof chatHttp;
@@ -96,12 +109,14 @@ declare const fullApi: ApiFromModules<{
   messages: typeof messages;
   "model/access": typeof model_access;
   "model/admission": typeof model_admission;
+  "model/alerts": typeof model_alerts;
   "model/batch": typeof model_batch;
   "model/breakers": typeof model_breakers;
   "model/budgets": typeof model_budgets;
   "model/chatFunctions": typeof model_chatFunctions;
   "model/chatTables": typeof model_chatTables;
   "model/claims": typeof model_claims;
+  "model/conditions": typeof model_conditions;
   "model/creationPages": typeof model_creationPages;
   "model/gmailHistory": typeof model_gmailHistory;
   "model/googleKeys": typeof model_googleKeys;
@@ -116,6 +131,14 @@ declare const fullApi: ApiFromModules<{
   "model/refusals": typeof model_refusals;
   "model/slots": typeof model_slots;
   "model/snapshot": typeof model_snapshot;
+  "model/snapshotConfig": typeof model_snapshotConfig;
+  "model/snapshotGuards": typeof model_snapshotGuards;
+  "model/snapshotLimits": typeof model_snapshotLimits;
+  "model/snapshotObjectives": typeof model_snapshotObjectives;
+  "model/snapshotReading": typeof model_snapshotReading;
+  "model/snapshotShape": typeof model_snapshotShape;
+  "model/snapshotTools": typeof model_snapshotTools;
+  "model/snapshotTraffic": typeof model_snapshotTraffic;
   "model/streams": typeof model_streams;
   "model/telemetryTables": typeof model_telemetryTables;
   "model/threads": typeof model_threads;
@@ -130,6 +153,7 @@ declare const fullApi: ApiFromModules<{
   ops: typeof ops;
   outbound: typeof outbound;
   rateLimit: typeof rateLimit;
+  sentry: typeof sentry;
   streamSessions: typeof streamSessions;
   threads: typeof threads;
   toolCache: typeof toolCache;

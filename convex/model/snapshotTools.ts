@@ -1,0 +1,161 @@
+/** The tool cache and the tool job queue as a snapshot shows them. */
+import type { Infer } from "convex/values";
+import { env } from "../../src/config/env";
+import { MINUTE } from "../../src/core/time";
+import type { QueueReading, VerdictInput } from "../../src/slo/reading";
+import { cachePolicy, queuePolicy } from "../../src/tools/policy";
+import { TOOL_IDS, type ToolId, toolRow } from "../../src/tools/table";
+import type { Doc } from "../_generated/dataModel";
+import type { QueryCtx } from "../_generated/server";
+import { type Reading, reserve, shownName, takeNewest, takeRows } from "./snapshotReading";
+import type { cacheSection, jobCounts, toolJobSection } from "./snapshotShape";
+import * as CacheCounts from "./toolCacheCounts";
+
+const CACHE_COUNT_ROWS_MAX = 48;
+const CACHE_USE_ROWS_MAX = 32;
+
+const QUEUED_TOOLS = TOOL_IDS.filter((tool) => toolRow(tool).queue !== null);
+
+type CacheSection = Infer<typeof cacheSection>;
+
+/** Answers held by namespace, exact, and what they were good for in the window. */
+export async function toolCache(ctx: QueryCtx, reading: Reading): Promise<CacheSection> {
+  const { minutes, nowMs, truncated } = reading;
+  const held = await CacheCounts.held(ctx, reserve(reading, CACHE_COUNT_ROWS_MAX));
+  const used = await CacheCounts.used(
+    ctx,
+    nowMs - minutes * MINUTE,
+    reserve(reading, CACHE_USE_ROWS_MAX),
+  );
+  if (held.truncated || used.truncated) truncated.add("toolCache");
+  const current = QUEUED_TOOLS.flatMap((tool) => cachePolicy(env, tool)?.namespace ?? []);
+  const shown = (name: string): string => (current.includes(name) ? name : shownName(name));
+  const byNamespace: Record<string, number> = Object.fromEntries(
+    current.map((namespace) => [namespace, 0]),
+  );
+  for (const [namespace, entries] of Object.entries(held.byNamespace))
+    byNamespace[shown(namespace)] = (byNamespace[shown(namespace)] ?? 0) + entries;
+  return {
+    sampledActiveEntries: Object.values(byNamespace).reduce((sum, n) => sum + n, 0),
+    byNamespace,
+    useFromMs: used.fromMs,
+    use: used.use.map((use) => ({ ...use, namespace: shown(use.namespace) })),
+  };
+}
+
+/** How often each namespace answered from what was there before because asking failed. */
+export const cacheServed = ({ use }: CacheSection): VerdictInput["served"] =>
+  use.map(({ degraded, hits, misses, namespace, stale }) => ({
+    key: `cache:${namespace}`,
+    served: hits + misses + stale + degraded,
+    degraded,
+  }));
+
+type Counts = Infer<typeof jobCounts>;
+type JobSection = Infer<typeof toolJobSection>;
+
+const JOB_STATUSES = ["queued", "running", "completed", "failed", "dead_letter"] as const;
+const JOB_ROWS_MAX = 25;
+const NO_JOBS: Counts = { queued: 0, running: 0, completed: 0, failed: 0, deadLetter: 0 };
+
+export interface ToolJobs {
+  readonly section: Omit<JobSection, "recentDeadLetters">;
+  readonly queues: readonly QueueReading[];
+}
+
+/** Jobs by tool and status, and ages of the oldest. */
+export async function toolJobs(ctx: QueryCtx, reading: Reading): Promise<ToolJobs> {
+  const queues: QueueReading[] = [];
+  const byTool: Record<string, Counts> = {};
+  for (const tool of QUEUED_TOOLS) {
+    const counts = { ...NO_JOBS };
+    const ages: { queued: number | null; running: number | null } = { queued: null, running: null };
+    for (const status of JOB_STATUSES) {
+      const rows = await jobsOf(ctx, reading, { tool, status });
+      counts[status === "dead_letter" ? "deadLetter" : status] = rows.length;
+      if (status !== "queued" && status !== "running") continue;
+      for (const { createdAt, updatedAt } of rows) {
+        const sinceMs = status === "queued" ? createdAt : updatedAt;
+        ages[status] = Math.max(ages[status] ?? 0, reading.nowMs - sinceMs);
+      }
+    }
+    byTool[tool] = counts;
+    queues.push({
+      tool,
+      queued: counts.queued,
+      queuedMax: queuePolicy(env, tool)?.queueMax ?? 1,
+      running: counts.running,
+      oldestQueuedAgeMs: ages.queued,
+      oldestRunningAgeMs: ages.running,
+    });
+  }
+  const byStatus = Object.values(byTool).reduce(addCounts, NO_JOBS);
+  const section = {
+    sampled: Object.values(byStatus).reduce((sum, n) => sum + n, 0),
+    byStatus,
+    byTool,
+    pressureByTool: Object.fromEntries(queues.map((queue) => [queue.tool, pressureOf(queue)])),
+    oldestQueuedAgeMs: oldest(queues.map(({ oldestQueuedAgeMs }) => oldestQueuedAgeMs)),
+    oldestRunningAgeMs: oldest(queues.map(({ oldestRunningAgeMs }) => oldestRunningAgeMs)),
+  };
+  return { section, queues };
+}
+
+async function jobsOf(
+  ctx: QueryCtx,
+  reading: Reading,
+  { status, tool }: { readonly tool: ToolId; readonly status: (typeof JOB_STATUSES)[number] },
+): Promise<Doc<"toolJobs">[]> {
+  return await takeRows(
+    reading,
+    ctx.db
+      .query("toolJobs")
+      .withIndex("by_tool_status_available", (q) => q.eq("toolName", tool).eq("status", status)),
+    { section: "toolJobs", rowsMax: JOB_ROWS_MAX },
+  );
+}
+
+/** The newest dead letters, without what users asked: arguments and results are shown to nobody. */
+export async function recentDeadLetters(
+  ctx: QueryCtx,
+  reading: Reading,
+): Promise<JobSection["recentDeadLetters"]> {
+  const rows = await takeNewest(
+    reading,
+    ctx.db
+      .query("toolJobs")
+      .withIndex("by_status_updated", (q) => q.eq("status", "dead_letter"))
+      .order("desc"),
+    { section: "toolJobs", rowsMax: reading.limit },
+  );
+  return rows.map((job) => ({
+    jobId: job._id,
+    toolName: shownName(job.toolName),
+    attempts: job.attempts,
+    reason: job.deadLetterReason === undefined ? null : shownName(job.deadLetterReason),
+    errorCode: job.lastErrorCode === undefined ? null : shownName(job.lastErrorCode),
+    deadLetterAt: job.deadLetterAt ?? null,
+  }));
+}
+
+function pressureOf({ queued, queuedMax, running, tool }: QueueReading) {
+  const id = QUEUED_TOOLS.find((known) => known === tool);
+  const runMax = (id === undefined ? null : queuePolicy(env, id))?.runMax ?? 1;
+  return {
+    queuedUtilization: queued / Math.max(1, queuedMax),
+    runningUtilization: running / Math.max(1, runMax),
+  };
+}
+
+const oldest = (ages: readonly (number | null)[]): number | null => {
+  const known = ages.filter((age) => age !== null);
+  return known.length === 0 ? null : Math.max(...known);
+};
+
+const addCounts = (a: Counts, b: Counts): Counts => ({
+  queued: a.queued + b.queued,
+  running: a.running + b.running,
+  completed: a.completed + b.completed,
+  failed: a.failed + b.failed,
+  deadLetter: a.deadLetter + b.deadLetter,
+});
