@@ -7,6 +7,7 @@ import { configurationPage } from "./generate/configuration";
 import { envExample } from "./generate/envExample";
 import { surfaceMatrix } from "./generate/surfaceMatrix";
 import type { Main } from "./main";
+import { ARTIFACT_SCHEMAS } from "./reliability/artifacts";
 
 /** Every file that is made from the tables, and how. */
 export const GENERATED_FILES: Readonly<Record<string, () => string>> = {
@@ -15,6 +16,7 @@ export const GENERATED_FILES: Readonly<Record<string, () => string>> = {
   "docs/api.md": apiPage,
   "scripts/reliability/phase-2-surface-matrix.md": surfaceMatrix,
   "scripts/reliability/slo-baseline.schema.json": sloBaselineSchema,
+  ...ARTIFACT_SCHEMAS,
 };
 
 /**

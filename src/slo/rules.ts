@@ -43,7 +43,7 @@ const configuration: Rule = ({ config }) =>
     detail: `${name} ${problem}; in use: ${used}.`,
     playbook: "configuration",
     what: `Correct ${name}, then look at the snapshot again.`,
-    command: `npx convex env get ${name}`,
+    command: SNAPSHOT,
   }));
 
 type Impaired = Exclude<BreakerReading["state"], "closed">;

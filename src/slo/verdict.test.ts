@@ -327,7 +327,7 @@ describe("over any history of troubles", () => {
           expect(cause.section).not.toBe("");
           expect(cause.runbook).toMatch(/^scripts\/reliability\/RUNBOOK\.md#[a-z-]+$/);
         }
-        if (causes.length > 0) expect(nextAction.command).toMatch(/^npx convex (run|env get) \S+/);
+        if (causes.length > 0) expect(nextAction.command).toMatch(/^npx convex run \S+/);
         if (verdict !== "ok") expect(nextAction.playbook).toBe(causes[0]?.runbook);
       }),
       { numRuns: 200 },
