@@ -1,4 +1,5 @@
 import { convexToJson, type Value } from "convex/values";
+import { nextRunMs, type Schedule } from "../../../src/host/cronTime";
 import {
   fieldAt,
   mayHoldPlaceholder,
@@ -47,6 +48,8 @@ export interface Call {
   readonly usage: Usage;
   /** Scheduler hops between the first cause and this call. */
   readonly hops: number;
+  /** Whether a cron, and nobody else, set it off. */
+  readonly isCron: boolean;
   readonly startedMs: number;
   outcome: "running" | "done" | "conflict" | "failed";
 }
@@ -69,10 +72,24 @@ interface Job {
   readonly table: Table;
   readonly id: string;
   readonly hops: number;
+  readonly isCron: boolean;
 }
 
-type Cause = { readonly hops: number; readonly job: Job | null };
-const FROM_CLIENT: Cause = { hops: 0, job: null };
+interface Cause {
+  readonly hops: number;
+  readonly job: Job | null;
+  readonly isCron: boolean;
+}
+const FROM_CLIENT: Cause = { hops: 0, job: null, isCron: false };
+const FROM_CRON: Cause = { hops: 0, job: null, isCron: true };
+
+interface CronSpec {
+  readonly name: string;
+  readonly args: readonly Json[];
+  readonly schedule: Schedule;
+}
+const isCrons = (crons: unknown): crons is { export(): string } =>
+  typeof crons === "object" && crons !== null && "export" in crons;
 
 /** A function of the harness that stands in for one of the app. */
 export type StandIn = (args: JsonObject) => Promise<void>;
@@ -153,10 +170,41 @@ export class Backend {
     const transaction = new Transaction(this.#origin, this.clock.nowMs);
     const state = { kind: "pending" };
     const fields = { name: path, args: [convexToJson(args)], scheduledTime: 0, state };
-    const job: Job = { table, id: transaction.insert(table, fields), hops: 1 };
+    const job: Job = { table, id: transaction.insert(table, fields), hops: 1, isCron: false };
     this.#commit(transaction);
     await this.clock.sleep(this.#options.schedulerMs);
-    return resultOf(await this.#start(fn, convexToJson(args), { hops: 1, job }));
+    const cause = { hops: 1, job, isCron: false };
+    return resultOf(await this.#start(fn, convexToJson(args), cause));
+  }
+
+  /** Runs the app's crons for some time, and nothing else. */
+  async runCrons(forMs: number): Promise<void> {
+    const endMs = this.clock.nowMs + forMs;
+    for (const [name, { fn, args, schedule }] of this.crons()) {
+      let atMs = nextRunMs(name, schedule, this.clock.nowMs, null);
+      for (; atMs < endMs; atMs = nextRunMs(name, schedule, atMs, atMs)) {
+        this.clock.at(atMs, () => {
+          void this.#start(fn, args, FROM_CRON).catch(() => undefined);
+        });
+      }
+    }
+    await this.clock.sleep(forMs);
+  }
+
+  /** Runs one function as its cron does, with everything that it sets off. */
+  async runCron(fn: RegisteredFunction, args: Json): Promise<void> {
+    await this.#start(fn, args, FROM_CRON);
+    await this.clock.idle();
+  }
+
+  crons(): [string, { fn: RegisteredFunction; args: Json; schedule: Schedule }][] {
+    const crons = this.app.module("crons")?.["default"];
+    if (!isCrons(crons)) throw new Error("The app has no crons.");
+    const specs = JSON.parse(crons.export()) as Record<string, CronSpec>;
+    return Object.entries(specs).map(([name, { args, schedule, name: path }]) => [
+      name,
+      { fn: this.app.function(path), args: args[0] ?? {}, schedule },
+    ]);
   }
 
   /** Puts documents in place without a call. */
@@ -312,7 +360,7 @@ export class Backend {
           throw crossing(error);
         }
       },
-      call: (fn, args) => this.#start(fn, args, { hops: this.#hopsOfCaller(), job: null }),
+      call: (fn, args) => this.#start(fn, args, { ...this.#causeOfCaller(), job: null }),
       schedule: (frame, fn, args, atMs) => this.#schedule(frame, { fn, args, atMs }),
       cancel: (frame, jobId) => {
         this.#cancel(frame, jobId);
@@ -320,9 +368,9 @@ export class Backend {
     };
   }
 
-  #hopsOfCaller(): number {
+  #causeOfCaller(): Cause {
     const frame = frames.getStore();
-    return frame === undefined ? 0 : this.#causeOf(frame).hops;
+    return frame === undefined ? FROM_CLIENT : this.#causeOf(frame);
   }
 
   #causeOf(frame: Frame): Cause {
@@ -338,7 +386,8 @@ export class Backend {
     const fields = { name: fn.path, args: [args], scheduledTime: atMs, state: { kind: "pending" } };
     const id = transaction.insert(table, fields);
     transaction.usage.scheduled += 1;
-    const job: Job = { table, id, hops: this.#causeOf(frame).hops + 1 };
+    const { hops, isCron } = this.#causeOf(frame);
+    const job: Job = { table, id, hops: hops + 1, isCron };
     transaction.onCommit.push(() => {
       const startMs = Math.max(atMs, this.clock.nowMs) + this.#options.schedulerMs;
       this.clock.at(startMs, () => {
@@ -352,7 +401,7 @@ export class Backend {
   #cancel(frame: Frame, jobId: string): void {
     const table = frame.fn.component.tables.scheduledFunctions;
     const transaction = frame.transaction ?? new Transaction(this.#origin, this.clock.nowMs);
-    setState(transaction, { table, id: jobId, hops: 0 }, "canceled");
+    setState(transaction, { table, id: jobId }, "canceled");
     if (frame.transaction === null) this.#commit(transaction);
   }
 
@@ -371,7 +420,7 @@ export class Backend {
   }
 
   async #runJob(job: Job, fn: RegisteredFunction, args: Json): Promise<void> {
-    const cause = { hops: job.hops, job };
+    const cause = { hops: job.hops, job, isCron: job.isCron };
     try {
       if (fn.kind === "action") this.#putState(job, "inProgress");
       await this.#start(fn, args, cause);
@@ -420,9 +469,10 @@ export class Backend {
     await this.clock.sleep(Math.min(BACKOFF_BASE_MS * 2 ** failures, capMs) * this.random());
   }
 
-  #newCall({ label, kind }: RegisteredFunction, { hops }: Cause): Call {
+  #newCall({ label, kind }: RegisteredFunction, { hops, isCron }: Cause): Call {
     const startedMs = this.clock.nowMs;
-    const call: Call = { label, kind, usage: new Usage(), hops, startedMs, outcome: "running" };
+    const usage = new Usage();
+    const call: Call = { label, kind, usage, hops, isCron, startedMs, outcome: "running" };
     this.calls.push(call);
     return call;
   }
@@ -434,7 +484,11 @@ export class Backend {
   }
 }
 
-function setState(transaction: Transaction, { table, id }: Job, kind: string): void {
+function setState(
+  transaction: Transaction,
+  { table, id }: Pick<Job, "table" | "id">,
+  kind: string,
+): void {
   const job = transaction.view(table, id, false);
   if (job === null) throw new Error("A scheduled function has its row.");
   transaction.patch(table, id, { state: { kind } });

@@ -35,11 +35,7 @@ export async function loadComponent(
  * The functions of a directory, compiled as they are now. Files that need Node's own APIs are left
  * out: they are actions that talk to services.
  */
-export async function loadFunctions(
-  projectDir: string,
-  functionsDir: string,
-  more: Readonly<Record<string, Module>> = {},
-): Promise<Definition> {
+export async function loadFunctions(projectDir: string, functionsDir: string): Promise<Definition> {
   const files: string[] = [];
   for (const file of await filesUnder(functionsDir, ".ts")) {
     if (/(^_generated|\.test$|\.config$|\.d$)/.test(file)) continue;
@@ -65,7 +61,6 @@ export async function loadFunctions(
     });
     const modules = new Map<string, Module>();
     for (const file of files) modules.set(file, await load(path.join(outdir, `${file}.mjs`)));
-    for (const [file, module] of Object.entries(more)) modules.set(file, module);
     return { modules, schemaJson: schemaOf(modules), children: {} };
   } finally {
     await rm(outdir, { recursive: true, force: true });

@@ -1,10 +1,28 @@
+import { makeFunctionReference, mutationGeneric, type DefaultFunctionArgs } from "convex/server";
+import { v } from "convex/values";
 import { ContentionError, type Backend } from "../engine/backend";
 import { fieldAt, isArray, isObject, type Json, type JsonObject } from "../../../src/host/json";
 
+const enqueueOne = makeFunctionReference<"mutation">("toolJobs:enqueue");
+
+/** What an app does that has many jobs at once: all of them in one transaction. */
+export const enqueueMany = mutationGeneric({
+  args: { jobs: v.array(v.any()) },
+  returns: v.array(v.any()),
+  handler: async (ctx, { jobs }) => {
+    const results: unknown[] = [];
+    for (const job of jobs)
+      results.push(await ctx.runMutation(enqueueOne, job as DefaultFunctionArgs));
+    return results;
+  },
+});
+
 const TOOL = "search_web";
+/** Jobs enqueued in one mutation: many, and far from the limits of one transaction. */
+const BATCH = 100;
 
 /** Limits of the measured tool out of the way: what binds is the pool's size. */
-export function queueVariables(slots: number, waiting = 100_000): Record<string, string> {
+export function queueVariables(slots: number, waiting = 10_000): Record<string, string> {
   return {
     TOOL_JOB_RUNMAX_WEB: String(slots),
     TOOL_JOB_QMAX_WEB: String(waiting),
@@ -67,6 +85,26 @@ export class OurQueue {
     const accepted = this.#accepted(i, result);
     const claim = claimOf(result, "claim");
     if (claim !== null) await this.#run(claim, false);
+    return accepted;
+  }
+
+  /** Enqueues jobs from number `from`, a batch per mutation; returns how many were accepted. */
+  async enqueueMany(from: number, jobs: number): Promise<number> {
+    let accepted = 0;
+    for (let first = from; first < from + jobs; first += BATCH) {
+      const numbers = Array.from(
+        { length: Math.min(BATCH, from + jobs - first) },
+        (_, place) => first + place,
+      );
+      const batch = numbers.map((i) => this.#jobArgs(i, "worker"));
+      const results = await this.#backend.mutation("bench:enqueueMany", { jobs: batch });
+      for (const [place, i] of numbers.entries()) {
+        const result: unknown = Array.isArray(results) ? results[place] : null;
+        if (this.#accepted(i, result) === "accepted") accepted += 1;
+        const claim = claimOf(result, "claim");
+        if (claim !== null) void this.#run(claim, false);
+      }
+    }
     return accepted;
   }
 

@@ -8,6 +8,7 @@ export const watch = {
   workMs: 0,
   failsOnce: new Set<number>(),
   startedAtMs: new Map<number, number>(),
+  doneAtMs: new Map<number, number>(),
 };
 
 /** Shared state of the module is the harness's, not the app's: it tells when a job began. */
@@ -18,6 +19,7 @@ export const job = internalAction({
     if (!watch.startedAtMs.has(i)) watch.startedAtMs.set(i, Date.now());
     if (watch.workMs > 0) await new Promise((done) => setTimeout(done, watch.workMs));
     if (watch.failsOnce.delete(i)) throw new Error("The first attempt fails.");
+    watch.doneAtMs.set(i, Date.now());
     return null;
   },
 });

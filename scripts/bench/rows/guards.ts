@@ -1,0 +1,292 @@
+import { Backend, ContentionError } from "../engine/backend";
+import { costOf } from "../engine/cost";
+import type { Usage } from "../engine/billing";
+import { atMost, mean, type Bench, type Figure, type Row } from "../figures";
+import { arrive, COUNTED, simulated } from "../loads";
+import { conflictLines } from "../contention";
+import { allowing, guardVariables, protectedCall, refusing } from "../ours/guards";
+
+const SLOTS = 100;
+const CALLS = 200;
+const PER_SECOND = 200;
+const FOR_MS = 10_000;
+const ADMIT = "outbound:admit";
+
+/** Bytes of the tables whose names begin so. */
+function bytesOf(usage: Usage, prefix: string): number {
+  let bytes = 0;
+  for (const [table, { bytesRead, bytesWritten }] of usage.tables) {
+    if (table.startsWith(prefix)) bytes += bytesRead + bytesWritten;
+  }
+  return bytes;
+}
+
+function writesOf(usage: Usage, prefix: string): number {
+  let writes = 0;
+  for (const [table, { documentsWritten }] of usage.tables) {
+    if (table.startsWith(prefix)) writes += documentsWritten;
+  }
+  return writes;
+}
+
+async function protectedCalls(bench: Bench): Promise<readonly Figure[]> {
+  const variables = guardVariables(SLOTS);
+  const backend = new Backend(bench.ours, { ...COUNTED, variables });
+  let from = 0;
+  await backend.within(async () => {
+    const call = { holdMs: 0, admitPath: "bench:admitLimited", key: "tb:u1" };
+    // Long enough that every slot has its document.
+    for (let i = 0; i < SLOTS * 10; i++) await protectedCall(backend, call);
+    from = backend.calls.length;
+    for (let i = 0; i < CALLS; i++) await protectedCall(backend, call);
+  });
+  const { calls, usage } = costOf(backend.calls.slice(from));
+  for (const [table, of] of usage.tables) {
+    bench.note(
+      `T9 ${table}: ${of.documentsRead / CALLS} read, ${of.documentsWritten / CALLS} written, ${of.bytesRead / CALLS} + ${of.bytesWritten / CALLS} bytes`,
+    );
+  }
+  const metricBytes = bytesOf(usage, "/metric");
+  return [
+    atMost("T9.calls", "protected call (limit, breaker, bulkhead): calls", {
+      ours: calls / CALLS,
+      limit: 2,
+    }),
+    atMost("T9.bytes", "protected call: bytes without metrics", {
+      ours: (usage.bytes - metricBytes) / CALLS,
+      limit: 1_800,
+    }),
+    atMost("T9.withMetrics", "protected call: bytes with metrics", {
+      ours: usage.bytes / CALLS,
+      limit: 3_600,
+    }),
+    atMost("T9.breakerWrites", "protected call: breaker writes when healthy", {
+      ours: (writesOf(usage, "/circuitBreakers") + writesOf(usage, "/breakerProbes")) / CALLS,
+      limit: 0,
+    }),
+  ];
+}
+
+interface Pressure {
+  readonly failedPct: number;
+  /** Calls in flight beyond the pool's size, at worst. */
+  readonly beyond: number;
+  readonly refusedPct: number;
+  readonly busyPct: number;
+}
+
+async function underPressure(bench: Bench, seed: number, holdMs: number): Promise<Pressure> {
+  const backend = simulated(bench.ours, seed, guardVariables(SLOTS));
+  let [inFlight, most, refused, heldMs] = [0, 0, 0, 0];
+  // The pool fills up first, and empties at the end.
+  const fromMs = backend.clock.nowMs + 2 * holdMs;
+  const toMs = backend.clock.nowMs + FOR_MS;
+  let sinceMs = fromMs;
+  const step = (by: number): void => {
+    const nowMs = Math.min(toMs, Math.max(fromMs, backend.clock.nowMs));
+    heldMs += inFlight * (nowMs - sinceMs);
+    sinceMs = nowMs;
+    inFlight += by;
+    most = Math.max(most, inFlight);
+  };
+  await backend.within(async () => {
+    await arrive(backend, { perSecond: PER_SECOND, forMs: FOR_MS }, async () => {
+      try {
+        const admitted = await protectedCall(
+          backend,
+          { holdMs, admitPath: ADMIT },
+          {
+            admitted: () => {
+              step(1);
+            },
+            settled: () => {
+              step(-1);
+            },
+          },
+        );
+        if (!admitted) refused += 1;
+      } catch (error) {
+        if (!(error instanceof ContentionError)) throw error;
+      }
+    });
+  });
+  const { operations, terminal } = backend.statsOf(ADMIT);
+  if (seed === bench.seeds[0]) for (const line of conflictLines(backend)) bench.note(line);
+  return {
+    failedPct: (100 * terminal) / operations,
+    beyond: Math.max(0, most - SLOTS),
+    refusedPct: (100 * refused) / operations,
+    busyPct: (100 * heldMs) / (SLOTS * (toMs - fromMs)),
+  };
+}
+
+async function pressure(
+  bench: Bench,
+  id: string,
+  what: string,
+  holdMs: number,
+): Promise<readonly Figure[]> {
+  const runs: Pressure[] = [];
+  for (const seed of bench.seeds) runs.push(await underPressure(bench, seed, holdMs));
+  const [refusedPct, busyPct] = [
+    mean(runs.map((run) => run.refusedPct)),
+    mean(runs.map((run) => run.busyPct)),
+  ];
+  bench.note(`${id} refused ${refusedPct.toFixed(1)} %, busy ${busyPct.toFixed(1)} %`);
+  return [
+    atMost(`${id}.failed`, `admissions failed terminally ${what}, %`, {
+      ours: mean(runs.map((run) => run.failedPct)),
+      limit: 0,
+    }),
+    atMost(`${id}.open`, `calls let through beyond the pool's size ${what}`, {
+      ours: Math.max(...runs.map((run) => run.beyond)),
+      limit: 0,
+    }),
+  ];
+}
+
+const LIMITER = "rateLimit:checkAndIncrement";
+
+/** Bytes and writes of one call of a limiter, once its key is known. */
+async function limiterCost(
+  backend: Backend,
+  path: string,
+  args: Record<string, string | number | boolean>,
+): Promise<Usage> {
+  await backend.within(async () => {
+    await backend.mutation(path, args);
+    await backend.mutation(path, args);
+  });
+  const call = backend.calls.at(-1);
+  if (call === undefined) throw new Error("The limiter was called.");
+  return call.usage;
+}
+
+async function limiterCosts(bench: Bench): Promise<readonly Figure[]> {
+  const key = "tb:u1";
+  const ours = (args: ReturnType<typeof allowing>) =>
+    limiterCost(new Backend(bench.ours, COUNTED), LIMITER, args);
+  const theirs = (name: string) =>
+    limiterCost(new Backend(bench.peers, COUNTED), "limiter:limit", { name, key: "u1" });
+  const [allow, deny] = [await ours(allowing(key)), await ours(refusing(key))];
+  const [theirAllow, theirDeny] = [await theirs("tb"), await theirs("tbDeny")];
+  return [
+    atMost("T11.allow", "limiter allows: bytes", {
+      ours: allow.bytes,
+      peer: theirAllow.bytes,
+      limit: 380,
+    }),
+    atMost("T11.deny", "limiter refuses: bytes", {
+      ours: deny.bytes,
+      peer: theirDeny.bytes,
+      limit: 135,
+    }),
+    atMost("T11.denyWrites", "limiter refuses: documents written", {
+      ours: deny.documentsWritten,
+      peer: theirDeny.documentsWritten,
+      limit: 0,
+    }),
+  ];
+}
+
+/** Calls that make every shard of a key, so that none is made under load. */
+const WARM_UP_CALLS = 600;
+
+/** Share of attempts that conflicted on one key, and operations that were given up, in percent. */
+export async function hotKey(
+  backend: Backend,
+  path: string,
+  args: Record<string, string | number | boolean>,
+  perSecond: number,
+): Promise<{ readonly conflictPct: number; readonly terminalPct: number }> {
+  await backend.within(async () => {
+    for (let i = 0; i < WARM_UP_CALLS; i++) await backend.mutation(path, args);
+    backend.stats.clear();
+    await arrive(backend, { perSecond, forMs: FOR_MS }, async () => {
+      await backend.mutation(path, args).catch(ignoreContention);
+    });
+  });
+  const { attempts, conflicts, operations, terminal } = backend.statsOf(path);
+  return { conflictPct: (100 * conflicts) / attempts, terminalPct: (100 * terminal) / operations };
+}
+
+function ignoreContention(error: unknown): void {
+  if (!(error instanceof ContentionError)) throw error;
+}
+
+async function hotLimit(bench: Bench, perSecond: number, limit: number): Promise<Figure[]> {
+  const ours = [];
+  const theirs = [];
+  for (const seed of bench.seeds) {
+    const shared = { ...allowing("tb:hot"), shared: true };
+    ours.push(await hotKey(simulated(bench.ours, seed), LIMITER, shared, perSecond));
+    const peer = { name: "tb64", key: "hot" };
+    theirs.push(await hotKey(simulated(bench.peers, seed), "limiter:limit", peer, perSecond));
+  }
+  const id = `T12.conflicts@${perSecond}`;
+  return [
+    atMost(id, `one hot limit, 64 shards, ${perSecond}/s: conflicting attempts, %`, {
+      ours: mean(ours.map(({ conflictPct }) => conflictPct)),
+      peer: mean(theirs.map(({ conflictPct }) => conflictPct)),
+      limit,
+    }),
+    atMost(`T12.terminal@${perSecond}`, `one hot limit, ${perSecond}/s: given up, %`, {
+      ours: mean(ours.map(({ terminalPct }) => terminalPct)),
+      peer: mean(theirs.map(({ terminalPct }) => terminalPct)),
+      limit: 0,
+    }),
+  ];
+}
+
+const CLAIM = "idempotency:claimKey";
+
+async function duplicates(bench: Bench): Promise<readonly Figure[]> {
+  const args = { scope: "webhook", key: "message-1" };
+  const counted = new Backend(bench.ours, COUNTED);
+  const usage = await limiterCost(counted, CLAIM, args);
+  const conflicts: number[] = [];
+  for (const seed of bench.seeds) {
+    conflicts.push((await hotKey(simulated(bench.ours, seed), CLAIM, args, 100)).conflictPct);
+  }
+  return [
+    atMost("T13.reads", "duplicate idempotency key: documents read", {
+      ours: usage.documentsRead,
+      limit: 1,
+    }),
+    atMost("T13.writes", "duplicate idempotency key: documents written", {
+      ours: usage.documentsWritten,
+      limit: 0,
+    }),
+    atMost("T13.conflicts", "duplicate idempotency key at 100/s: conflicting attempts, %", {
+      ours: mean(conflicts),
+      limit: 0,
+    }),
+  ];
+}
+
+/** Held so long that 60 of 100 slots are busy on average. */
+const HOLD_MS = 300;
+/** Held so long that more is asked for than there is, and 98 of 100 slots are busy. */
+const SATURATED_HOLD_MS = 590;
+
+export const guards: readonly Row[] = [
+  { id: "T9", measure: protectedCalls },
+  {
+    id: "T10",
+    measure: (bench) => pressure(bench, "T10", "at 200/s, 100 slots", HOLD_MS),
+  },
+  {
+    id: "T10b",
+    measure: (bench) =>
+      pressure(bench, "T10b", "at 200/s, 100 slots, 98 % busy", SATURATED_HOLD_MS),
+  },
+  { id: "T11", measure: limiterCosts },
+  {
+    id: "T12",
+    measure: async (bench) => [
+      ...(await hotLimit(bench, 100, 3.8)),
+      ...(await hotLimit(bench, 200, 7)),
+    ],
+  },
+  { id: "T13", measure: duplicates },
+];

@@ -1,0 +1,357 @@
+import { conflictLines } from "../contention";
+import { Backend, ContentionError } from "../engine/backend";
+import { costOf } from "../engine/cost";
+import { atMost, mean, percentile, type Bench, type Figure, type Row } from "../figures";
+import { arrive, COUNTED, nameOf, simulated, type Load } from "../loads";
+import { OurQueue, queueVariables } from "../ours/queue";
+import { watch } from "../peers/jobs";
+
+const SLOTS = 100;
+const WORK_MS = 200;
+const FOR_MS = 10_000;
+const AT_10: Load = { perSecond: 10, forMs: FOR_MS };
+const AT_100: Load = { perSecond: 100, forMs: FOR_MS };
+const BURST_50: Load = { burst: 50 };
+const TWICE: Load = { burst: 2 * SLOTS };
+
+interface Run {
+  readonly startP50: number;
+  readonly startP99: number;
+  readonly doneP99: number;
+  readonly attempts: number;
+  readonly terminal: number;
+  readonly lost: number;
+  readonly runningMax: number;
+}
+
+interface Options {
+  readonly load: Load;
+  readonly slots: number;
+  /** How many may wait; those refused come again until they are accepted. */
+  readonly waiting?: number;
+}
+
+const ENQUEUE = "toolJobs:enqueue";
+const COME_AGAIN_MS = 1_000;
+
+async function ourRun(bench: Bench, seed: number, options: Options): Promise<Run> {
+  const { load, slots, waiting } = options;
+  const backend = simulated(bench.ours, seed, queueVariables(slots, waiting));
+  const queue = new OurQueue(backend, { workMs: WORK_MS });
+  await backend.within(async () => {
+    await arrive(backend, load, async (i) => {
+      for (;;) {
+        try {
+          if ((await queue.enqueue(i)) === "accepted") return;
+        } catch (error) {
+          if (!(error instanceof ContentionError)) throw error;
+        }
+        await backend.clock.sleep(COME_AGAIN_MS * backend.random());
+      }
+    });
+    await backend.clock.idle();
+  });
+  if (seed === bench.seeds[0]) {
+    bench.note(`queue, ${slots} slots, ${nameOf(load)}:`);
+    for (const line of conflictLines(backend)) bench.note(line);
+  }
+  const { attempts, operations, terminal } = backend.statsOf(ENQUEUE);
+  const [start, done] = [queue.startLatenciesMs(), queue.doneLatenciesMs()];
+  return {
+    startP50: percentile(start, 0.5),
+    startP99: percentile(start, 0.99),
+    doneP99: percentile(done, 0.99),
+    attempts: attempts / operations,
+    terminal,
+    lost: queue.lost,
+    runningMax: queue.times.runningMax,
+  };
+}
+
+async function poolRun(bench: Bench, seed: number, { load, slots }: Options): Promise<Run> {
+  const backend = simulated(bench.peers, seed);
+  const enqueued = new Map<number, number>();
+  const done = new Map<number, number>();
+  watch.workMs = WORK_MS;
+  watch.startedAtMs = new Map();
+  watch.doneAtMs = done;
+  await backend.within(async () => {
+    await arrive(backend, load, async (i) => {
+      const job = { from: i, to: i + 1, maxParallelism: slots, retry: false };
+      try {
+        await backend.mutation("jobs:enqueue", job);
+        enqueued.set(i, backend.clock.nowMs);
+      } catch (error) {
+        if (!(error instanceof ContentionError)) throw error;
+      }
+    });
+    await backend.clock.idle();
+  });
+  const since = (ends: ReadonlyMap<number, number>) =>
+    [...enqueued].flatMap(([i, atMs]) => {
+      const endMs = ends.get(i);
+      return endMs === undefined ? [] : [endMs - atMs];
+    });
+  const { attempts, operations, terminal } = backend.statsOf("jobs:enqueue");
+  const start = since(watch.startedAtMs);
+  return {
+    startP50: percentile(start, 0.5),
+    startP99: percentile(start, 0.99),
+    doneP99: percentile(since(done), 0.99),
+    attempts: attempts / operations,
+    terminal,
+    lost: enqueued.size - done.size,
+    runningMax: slots,
+  };
+}
+
+/** Ours and the pool's under one load, with every seed, once for all rows that ask. */
+async function runs(
+  bench: Bench,
+  options: Options,
+): Promise<{ readonly ours: readonly Run[]; readonly peer: readonly Run[] }> {
+  return bench.once(`queue ${JSON.stringify(options)}`, async () => {
+    const ours: Run[] = [];
+    const peer: Run[] = [];
+    for (const seed of bench.seeds) {
+      ours.push(await ourRun(bench, seed, options));
+      peer.push(await poolRun(bench, seed, options));
+    }
+    return { ours, peer };
+  });
+}
+
+const of = (all: readonly Run[], figure: keyof Run): number => mean(all.map((run) => run[figure]));
+
+async function startLatency(bench: Bench): Promise<Figure[]> {
+  const figures: Figure[] = [];
+  for (const load of [AT_10, AT_100]) {
+    const { ours, peer } = await runs(bench, { load, slots: SLOTS });
+    const at = nameOf(load);
+    const name = at.replace("/s", "");
+    const both = (figure: keyof Run) => ({ ours: of(ours, figure), peer: of(peer, figure) });
+    figures.push(
+      atMost(`T5.p50@${name}`, `start latency at ${at}, P50, ms`, {
+        ...both("startP50"),
+        limit: 15,
+      }),
+      atMost(`T5.p99@${name}`, `start latency at ${at}, P99, ms`, {
+        ...both("startP99"),
+        limit: 40,
+      }),
+    );
+  }
+  return figures;
+}
+
+/** Every load of the other rows, and more than the pool can take. */
+const LOST_LOADS: readonly Options[] = [
+  { load: AT_10, slots: SLOTS },
+  { load: AT_100, slots: SLOTS },
+  { load: BURST_50, slots: SLOTS },
+  { load: TWICE, slots: SLOTS },
+];
+/** More than there is room for, so that only ours is asked: the pool never refuses. */
+const SATURATING: readonly Options[] = [
+  { load: { perSecond: 60, forMs: FOR_MS / 2 }, slots: 10 },
+  { load: { perSecond: 60, forMs: FOR_MS / 2 }, slots: 10, waiting: 40 },
+];
+
+async function lostJobs(bench: Bench): Promise<Figure[]> {
+  let [ours, peer, beyond] = [0, 0, 0];
+  for (const options of LOST_LOADS) {
+    const both = await runs(bench, options);
+    for (const run of both.ours) {
+      ours += run.lost;
+      beyond = Math.max(beyond, run.runningMax - options.slots);
+    }
+    for (const run of both.peer) peer += run.lost;
+  }
+  for (const options of SATURATING) {
+    for (const seed of bench.seeds) {
+      const run = await ourRun(bench, seed, options);
+      ours += run.lost;
+      beyond = Math.max(beyond, run.runningMax - options.slots);
+    }
+  }
+  return [
+    atMost("T7.lost", "lost or stranded jobs in all simulated loads, saturation included", {
+      ours,
+      peer,
+      limit: 0,
+    }),
+    atMost("T7.beyond", "jobs running beyond the pool's size in all simulated loads", {
+      ours: Math.max(0, beyond),
+      limit: 0,
+    }),
+  ];
+}
+
+async function enqueueAttempts(bench: Bench): Promise<Figure[]> {
+  const figures: Figure[] = [];
+  const bars = [
+    { load: AT_10, id: "10", limit: 1.02 },
+    { load: AT_100, id: "100", limit: 1.06 },
+    { load: BURST_50, id: "burst", limit: 1.4 },
+  ];
+  let [ours, peer] = [0, 0];
+  for (const { id, limit, load } of bars) {
+    const both = await runs(bench, { load, slots: SLOTS });
+    figures.push(
+      atMost(`T8.attempts@${id}`, `enqueue attempts, ${nameOf(load)}, ${SLOTS} slots`, {
+        ours: of(both.ours, "attempts"),
+        peer: of(both.peer, "attempts"),
+        limit,
+      }),
+    );
+    ours += of(both.ours, "terminal");
+    peer += of(both.peer, "terminal");
+  }
+  const what = "enqueues given up in these loads";
+  return [...figures, atMost("T8.terminal", what, { ours, peer, limit: 0 })];
+}
+
+async function twiceTheCapacity(bench: Bench): Promise<Figure[]> {
+  const { ours, peer } = await runs(bench, { load: TWICE, slots: SLOTS });
+  return [
+    atMost("T18.doneP99", "burst of twice the capacity, 200 ms jobs: done P99, ms (a target)", {
+      ours: of(ours, "doneP99"),
+      peer: of(peer, "doneP99"),
+      limit: 488,
+    }),
+  ];
+}
+
+const BATCH_SHARE_MIN = 0.9;
+
+/** Calls and bytes per job of many jobs enqueued in one mutation and drained. */
+async function ourBatch(
+  bench: Bench,
+  jobs: number,
+  slots: number,
+): Promise<{ readonly calls: number; readonly bytes: number }> {
+  const backend = new Backend(bench.ours, { ...COUNTED, variables: queueVariables(slots) });
+  const queue = new OurQueue(backend, { workMs: WORK_MS });
+  let [from, accepted] = [0, 0];
+  await backend.within(async () => {
+    // Every slot has its document before.
+    await queue.enqueueMany(1_000_000, 2 * slots);
+    await backend.clock.idle();
+    from = backend.calls.length;
+    accepted = await queue.enqueueMany(0, jobs);
+    await backend.clock.idle();
+  });
+  // The room for waiting jobs is the sum of its stripes': close to the brim one may be full.
+  if (accepted < BATCH_SHARE_MIN * jobs) throw new Error(`Only ${accepted} of ${jobs} accepted.`);
+  if (queue.lost !== 0) throw new Error(`${queue.lost} of ${jobs} jobs were lost.`);
+  const { byFunction, calls, usage } = costOf(backend.calls.slice(from));
+  bench.note(`T3 ${jobs} jobs, ${slots} slots: ${[...byFunction].map(String).join(" ")}`);
+  for (const [table, { bytesRead, bytesWritten, documentsRead, documentsWritten }] of usage.tables)
+    bench.note(
+      `  ${table} per job: ${(documentsRead / accepted).toFixed(2)} read, ${(documentsWritten / accepted).toFixed(2)} written, ${(bytesRead / accepted).toFixed(0)} + ${(bytesWritten / accepted).toFixed(0)} bytes`,
+    );
+  return { calls: calls / accepted, bytes: usage.bytes / accepted };
+}
+
+async function poolBatch(
+  bench: Bench,
+  jobs: number,
+  slots: number,
+): Promise<{ readonly calls: number; readonly bytes: number }> {
+  const backend = new Backend(bench.peers, COUNTED);
+  watch.workMs = WORK_MS;
+  let from = 0;
+  await backend.within(async () => {
+    const job = { maxParallelism: slots, retry: false };
+    await backend.mutation("jobs:enqueue", { ...job, from: 1_000_000, to: 1_000_001 });
+    await backend.clock.idle();
+    from = backend.calls.length;
+    await backend.mutation("jobs:enqueue", { ...job, from: 0, to: jobs });
+    await backend.clock.idle();
+  });
+  const { calls, usage } = costOf(backend.calls.slice(from));
+  return { calls: calls / jobs, bytes: usage.bytes / jobs };
+}
+
+async function batches(bench: Bench): Promise<Figure[]> {
+  const batch = {
+    ours: await ourBatch(bench, 100, SLOTS),
+    peer: await poolBatch(bench, 100, SLOTS),
+  };
+  const backlog = {
+    ours: await ourBatch(bench, 1_000, SLOTS),
+    peer: await poolBatch(bench, 1_000, SLOTS),
+  };
+  const figures: Figure[] = [];
+  for (const [id, what, { ours, peer }] of [
+    ["batch", "batch of 100", batch],
+    ["backlog", "backlog of 1,000", backlog],
+  ] as const) {
+    figures.push(
+      atMost(`T3.calls@${id}`, `${what}: calls per job`, {
+        ours: ours.calls,
+        peer: peer.calls,
+        limit: 1.1,
+      }),
+      atMost(`T3.bytes@${id}`, `${what}: bytes per job`, {
+        ours: ours.bytes,
+        peer: peer.bytes,
+        limit: 3_200,
+      }),
+    );
+  }
+  const shallow = await ourBatch(bench, 100, 10);
+  const deep = await ourBatch(bench, 10_000, 10);
+  figures.push(
+    atMost(
+      "T3.flat",
+      "bytes per job at depth 10,000 beside those at depth 100, 10 slots, % apart",
+      {
+        ours: Math.abs(100 * (deep.bytes / shallow.bytes - 1)),
+        limit: 10,
+      },
+    ),
+  );
+  return figures;
+}
+
+/** Scheduler hops before the first line of a job's work, on an idle system. */
+async function hops(bench: Bench): Promise<Figure[]> {
+  const hopsOf = async (enqueue: (queue: OurQueue) => Promise<unknown>): Promise<number> => {
+    const backend = new Backend(bench.ours, { ...COUNTED, variables: queueVariables(SLOTS) });
+    const queue = new OurQueue(backend, { workMs: 0 });
+    await backend.within(async () => {
+      await enqueue(queue);
+      await backend.clock.idle();
+    });
+    return Math.max(...backend.calls.filter(({ kind }) => kind === "action").map((c) => c.hops), 0);
+  };
+  const pool = new Backend(bench.peers, COUNTED);
+  watch.workMs = 0;
+  await pool.within(async () => {
+    const job = { maxParallelism: SLOTS, retry: false, from: 0, to: 1 };
+    await pool.mutation("jobs:enqueue", job);
+    await pool.clock.idle();
+  });
+  const peer = pool.calls.find(({ label }) => label === "jobs:job")?.hops ?? null;
+  return [
+    atMost("T4.queued", "scheduler hops to start with free capacity, queued", {
+      ours: await hopsOf((queue) => queue.enqueue(0)),
+      peer,
+      limit: 1,
+    }),
+    atMost("T4.callerRuns", "scheduler hops to start with free capacity, run by the caller", {
+      ours: await hopsOf((queue) => queue.enqueueAndRun(0)),
+      limit: 0,
+    }),
+  ];
+}
+
+export const queueLoads: readonly Row[] = [
+  { id: "T3", measure: batches },
+  { id: "T4", measure: hops },
+  { id: "T5", measure: startLatency },
+  { id: "T7", measure: lostJobs },
+  { id: "T8", measure: enqueueAttempts },
+  { id: "T18", measure: twiceTheCapacity },
+];
