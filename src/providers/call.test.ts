@@ -27,6 +27,7 @@ interface Setup {
   readonly settle?: Error;
   readonly env?: Record<string, string>;
   readonly random?: number;
+  readonly signal?: AbortSignal;
 }
 
 function setUp(script: FetchScript, setup: Setup = {}) {
@@ -50,7 +51,11 @@ function setUp(script: FetchScript, setup: Setup = {}) {
       if (setup.settle !== undefined) throw setup.settle;
     },
   };
-  const callIo: CallIo = { ...io, env: setup.env ?? ENV };
+  const callIo: CallIo = {
+    ...io,
+    env: setup.env ?? ENV,
+    ...(setup.signal === undefined ? {} : { signal: setup.signal }),
+  };
   const call = async (fields: Partial<ProviderRequest<unknown>> = {}) => {
     const request: ProviderRequest<unknown> = {
       provider: "serper_search",
@@ -79,6 +84,42 @@ const failing =
   (times: number, status = 503): FetchScript =>
   async (call) =>
     call <= times ? jsonResponse({}, { status }) : jsonResponse({ fine: true });
+
+describe("an answer that is no longer wanted", () => {
+  const WANTED_NO_MORE = { code: "upstream_timeout", detail: "The answer was no longer wanted." };
+
+  test("is not asked for", async () => {
+    const { asked, call, io } = setUp(always(200), { signal: AbortSignal.abort() });
+    expect((await call()).error).toEqual(WANTED_NO_MORE);
+    expect([asked.admissions, io.requests.length]).toEqual([0, 0]);
+  });
+
+  test("is not waited for, and nobody is blamed", async () => {
+    const wanted = new AbortController();
+    const hangs: FetchScript = async () => {
+      wanted.abort();
+      return await new Promise<Response>(() => undefined);
+    };
+    const { call, io } = setUp(hangs, { signal: wanted.signal });
+    const { error, outcome } = await call();
+    expect(error).toEqual(WANTED_NO_MORE);
+    expect(outcome).toMatchObject({ kind: "neutral", attempts: 1, latencyMs: 0 });
+    expect(io.requests[0]?.init.signal?.aborted).toBe(true);
+  });
+
+  test("is not asked for again; what went wrong before counts", async () => {
+    const wanted = new AbortController();
+    const fails: FetchScript = async (_, __, io) => {
+      void io.sleep(1).then(() => {
+        wanted.abort();
+      });
+      return jsonResponse({}, { status: 503 });
+    };
+    const { call, io } = setUp(fails, { signal: wanted.signal });
+    expect((await call()).outcome).toMatchObject({ kind: "failure", attempts: 1 });
+    expect(io.requests).toHaveLength(1);
+  });
+});
 
 describe("one attempt", () => {
   test("asks the address of the knob, admits once and settles once", async () => {

@@ -31,7 +31,11 @@ export interface Gate {
   settle(permit: Permit, outcome: Outcome): Promise<void>;
 }
 
-export type CallIo = Io & { readonly env: Env };
+export type CallIo = Io & {
+  readonly env: Env;
+  /** Aborts when nobody wants the answer any more. Blames nobody: the call counts as neutral. */
+  readonly signal?: AbortSignal;
+};
 
 export interface ProviderRequest<T> {
   readonly provider: ProviderId;
@@ -89,6 +93,7 @@ export async function callProvider<T>(
     request.deadlineAtMs ?? Infinity,
   );
   if (deadlineAtMs <= io.now()) throw outOfTime();
+  if (io.signal?.aborted === true) throw unwanted();
 
   const admission = await admit(gate, request.provider, { deadlineAtMs, io });
   if (!admission.ok) throw new AppError(admission.code, { retryAfterMs: admission.retryAfterMs });
@@ -176,7 +181,8 @@ async function untilDone<T>(run: Run<T>): Promise<Done<T>> {
     // Jitter comes on top: everyone who was told to wait must not come back at the same moment.
     const delayMs = (errorData(error).retryAfterMs ?? 0) + jitterMs;
     if (!result.transient || !(await mayRetry(run, attempt, delayMs))) return last;
-    await io.sleep(delayMs);
+    await io.sleep(delayMs, io.signal);
+    if (io.signal?.aborted === true) return last;
   }
 }
 
@@ -220,8 +226,11 @@ async function ask<T>(run: Run<T>, timeoutMs: number): Promise<Result<T>> {
   const { io, request } = run;
   const over = new AbortController();
   const timeout = io.sleep(timeoutMs, over.signal).then(() => "timeout" as const);
+  const given = onAbort(io.signal);
   try {
-    const answer = await Promise.race([exchange(run, over.signal), timeout]);
+    const answer = await Promise.race([exchange(run, over.signal), timeout, given.up]);
+    if (answer === "given_up")
+      return { ok: false, error: unwanted(), kind: "neutral", transient: false };
     if (answer === "timeout") return failed(outOfTime(), true);
     if (answer === "unreachable") return failed(unreachable(), true);
     if (!isExpected(answer.status, request)) return refused(answer, io.now());
@@ -234,8 +243,29 @@ async function ask<T>(run: Run<T>, timeoutMs: number): Promise<Result<T>> {
     // What `parse` throws on purpose is its verdict; what it throws by mistake is our bug.
     return { ok: false, error, kind: codeOutcome(errorData(error).code), transient: false };
   } finally {
+    given.ignore();
     over.abort();
   }
+}
+
+/** Resolves when the signal aborts, which may be never. */
+function onAbort(signal: AbortSignal | undefined): {
+  readonly up: Promise<"given_up">;
+  readonly ignore: () => void;
+} {
+  let end = (): void => undefined;
+  const up = new Promise<"given_up">((resolve) => {
+    end = () => {
+      resolve("given_up");
+    };
+  });
+  signal?.addEventListener("abort", end);
+  return {
+    up,
+    ignore: () => {
+      signal?.removeEventListener("abort", end);
+    },
+  };
 }
 
 interface Answer {
@@ -292,6 +322,10 @@ function failed<T>(error: AppError, transient: boolean): Result<T> {
 
 function outOfTime(): AppError {
   return new AppError("upstream_timeout", { detail: "The provider did not answer in time." });
+}
+
+function unwanted(): AppError {
+  return new AppError("upstream_timeout", { detail: "The answer was no longer wanted." });
 }
 
 function unreachable(): AppError {
