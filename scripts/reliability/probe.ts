@@ -107,7 +107,8 @@ interface Looking {
 }
 
 async function look(flags: Flags, { run, io, syntheticRun }: Looking): Promise<Judged> {
-  const timeoutMs = wholeNumber("--timeout-ms", flags["timeout-ms"], { min: 1, max: 120_000 });
+  const timeoutMs =
+    wholeNumber("--timeout-ms", flags["timeout-ms"], { min: 1, max: 120_000 }) ?? TIMEOUT_MS;
   const { baseline, hash } = await loadBaseline(io.projectDir, flags["slo-baseline"]);
   const target = await openTarget(
     {
@@ -120,13 +121,13 @@ async function look(flags: Flags, { run, io, syntheticRun }: Looking): Promise<J
   );
   try {
     run.signal.throwIfAborted();
-    await run.about(target, hash);
+    await run.about(target, hash, timeoutMs);
     const origin = originFor(flags, target, io);
     run.keep({ probeOrigin: origin });
     const prober: Prober = {
       baseUrl: target.siteUrl,
       syntheticRun,
-      timeoutMs: timeoutMs ?? TIMEOUT_MS,
+      timeoutMs,
       signal: run.signal,
     };
     const token = flags["auth-token"] ?? (await target.token(PROBE_USER));

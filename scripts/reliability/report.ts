@@ -49,7 +49,7 @@ export interface Run<Findings> {
   /** Replaces parts of what the artifact holds if the run ended now. */
   keep(findings: Partial<Findings>): void;
   /** Notes the target in the artifact, and returns what it says of itself. */
-  about(target: Target, policyHash: string | null): Promise<Head["deployment"]>;
+  about(target: Target, policyHash: string | null, withinMs?: number): Promise<Head["deployment"]>;
 }
 
 const CLOSE_MS_MAX = 5_000;
@@ -75,10 +75,13 @@ export async function reported<Findings extends object>(
     keep: (more) => {
       findings = { ...findings, ...more };
     },
-    about: async (target, policyHash) => {
+    about: async (target, policyHash, withinMs = ASK_MS_MAX) => {
       const { siteUrl: baseUrl, environment } = target;
       Object.assign(head, { baseUrl, environment, policyHash });
-      head.deployment = await identify(target, stop.signal);
+      head.deployment = await identify(
+        target,
+        AbortSignal.any([stop.signal, AbortSignal.timeout(withinMs)]),
+      );
       return head.deployment;
     },
   };
@@ -156,11 +159,10 @@ const ASK_MS_MAX = 5_000;
 async function identify(
   { siteUrl, cloudUrl }: Target,
   signal: AbortSignal,
-): Promise<{ name: string | null; version: string | null }> {
+): Promise<Head["deployment"]> {
   const ask = async (url: string): Promise<string | null> => {
     try {
-      const within = AbortSignal.any([signal, AbortSignal.timeout(ASK_MS_MAX)]);
-      const response = await fetch(url, { signal: within });
+      const response = await fetch(url, { signal });
       return response.ok ? (await response.text()).slice(0, 1_000) : null;
     } catch {
       return null;
