@@ -1,0 +1,112 @@
+import { beforeEach, describe, expect, test, vi } from "vitest";
+import { backend, type Backend, useStillClock } from "../../edge/backend";
+import { type Args, call, dump, FUNCTIONS, wrongArgs } from "./registry";
+
+useStillClock();
+beforeEach(() => {
+  vi.spyOn(console, "log").mockImplementation(() => undefined);
+});
+
+const PROVIDER = { provider: "serper_search" };
+const JOB = { source: "chat_http", toolName: "search_web", argsJson: '{"query":"boats"}' };
+
+async function permit(t: Backend): Promise<unknown> {
+  const { permit } = await call<{ permit?: unknown }>(t, "circuitBreaker:checkGate", PROVIDER);
+  return permit;
+}
+
+interface Claim {
+  readonly jobId: string;
+  readonly fence: number;
+}
+
+async function claim(t: Backend): Promise<Claim> {
+  const enqueued = await call<{ claim: Claim }>(t, "toolJobs:enqueue", JOB);
+  return enqueued.claim;
+}
+
+type Arrange = (t: Backend) => Args | Promise<Args>;
+
+/**
+ * The reliability functions that operators, scripts and the code of the seeds call by name, with the
+ * arguments they are called with there and those that are required here besides.
+ */
+const NAMED: Readonly<Record<string, Arrange>> = {
+  "toolCache:get": () => ({ namespace: "search_web_v1", key: "q=boats" }),
+  "toolCache:set": () => ({
+    namespace: "search_web_v1",
+    key: "q=boats",
+    value: "[]",
+    ttlMs: 60_000,
+  }),
+  "toolCache:cleanupExpired": () => ({}),
+  "toolCache:clearNamespace": () => ({ namespace: "search_web_v1", maxDeletes: 10 }),
+  "toolCache:listNamespaceStats": () => ({ limit: 5_000 }),
+  "toolJobs:enqueue": () => ({ ...JOB, maxAttempts: 2 }),
+  "toolJobs:get": async (t) => ({ jobId: (await claim(t)).jobId }),
+  "toolJobs:claimNext": () => ({ toolName: "search_web" }),
+  "toolJobs:complete": async (t) => {
+    const { jobId, fence } = await claim(t);
+    return { jobId, fence, resultJson: '{"kind":"complete","value":"[]"}' };
+  },
+  "toolJobs:fail": async (t) => {
+    const { jobId, fence } = await claim(t);
+    return { jobId, fence, errorCode: "upstream_timeout", retryable: true };
+  },
+  "toolJobs:cleanupExpired": () => ({}),
+  "circuitBreaker:checkGate": () => PROVIDER,
+  "circuitBreaker:recordSuccess": async (t) => ({ permit: await permit(t) }),
+  "circuitBreaker:recordFailure": async (t) => ({ permit: await permit(t) }),
+  "circuitBreaker:listStatuses": () => ({ limit: 100 }),
+  "bulkhead:acquireSlot": () => ({
+    ...PROVIDER,
+    leaseId: "lease-1",
+    maxConcurrent: 12,
+    leaseTtlMs: 60_000,
+  }),
+  "bulkhead:releaseSlot": () => ({ ...PROVIDER, leaseId: "lease-1" }),
+  "bulkhead:cleanupExpiredLeases": () => ({}),
+  "bulkhead:listInFlightByProvider": () => ({ ...PROVIDER, limit: 500 }),
+  "rateLimit:checkAndIncrement": () => ({ key: "chat_stream:user:u1", max: 30, windowMs: 300_000 }),
+  "rateLimit:cleanupExpired": () => ({}),
+  "idempotency:claimKey": () => ({ scope: "whatsapp_message", key: "wamid.1", ttlMs: 86_400_000 }),
+  "idempotency:cleanupExpired": () => ({}),
+  "idempotency:listRecentByScope": () => ({ scope: "whatsapp_message", limit: 200 }),
+  "ops:getReliabilitySnapshot": () => ({ minutes: 15, limit: 50 }),
+};
+
+describe.each(Object.entries(NAMED))("%s", (name, arrange) => {
+  test("exists, is internal, and says what it takes and gives", () => {
+    const known = FUNCTIONS.get(name);
+    expect(known).toMatchObject({ isPublic: false });
+    expect(known?.returns).not.toBeNull();
+  });
+
+  test("accepts the arguments it is named with, and returns what it declares", async () => {
+    const t = backend();
+    const args = await arrange(t);
+    // The return value is checked against the function's own validator on the way out.
+    await expect(call(t, name, args)).resolves.toBeDefined();
+  });
+
+  test("refuses any other, and nothing is changed by that", async () => {
+    const t = backend();
+    const args = await arrange(t);
+    const before = await dump(t);
+    for (const [what, wrong] of wrongArgs(name, args)) {
+      const refused: unknown = await call(t, name, wrong).catch((error: unknown) => error);
+      expect([what, String(refused)]).toEqual([what, expect.stringMatching(/validat/i)]);
+    }
+    expect(await dump(t)).toEqual(before);
+  });
+});
+
+test("cleanups are done when there is nothing to clean up, and schedule nothing", async () => {
+  const t = backend();
+  const before = await dump(t);
+  for (const name of Object.keys(NAMED).filter((one) => one.includes(":cleanup"))) {
+    const counts = await call<Record<string, number>>(t, name);
+    expect([name, Object.values(counts).every((count) => count === 0)]).toEqual([name, true]);
+  }
+  expect(await dump(t)).toEqual(before);
+});
