@@ -43,8 +43,16 @@ export const streamAnswer = action({
       ...(messageId === undefined ? {} : { messageId }),
       ...(modelId === undefined ? {} : { modelId }),
     };
-    const verdict: TurnVerdict = await throughContention(() =>
-      ctx.runMutation(internal.chatTurns.admit, { request }),
+    const verdict: TurnVerdict = await throughContention(
+      () => ctx.runMutation(internal.chatTurns.admit, { request }),
+      {
+        lost: () =>
+          ctx.scheduler.runAfter(0, internal.rateLimit.recordEvent, {
+            source: "chat_action",
+            bucket: "chat_stream",
+            outcome: "contention_fallback",
+          }),
+      },
     );
     if (verdict.kind === "replay") throw new Error("a turn without a key is never a replay");
     if (verdict.kind === "refused") {

@@ -31,8 +31,16 @@ export async function chatPost(ctx: ActionCtx, call: CallOf<"chatPost">): Promis
     ...(await idempotencyOf(call)),
     ...withoutUndefined({ addressKey: call.client.key }),
   };
-  const verdict: TurnVerdict = await throughContention(() =>
-    ctx.runMutation(internal.chatTurns.admit, { request }),
+  const verdict: TurnVerdict = await throughContention(
+    () => ctx.runMutation(internal.chatTurns.admit, { request }),
+    {
+      lost: () =>
+        ctx.scheduler.runAfter(0, internal.rateLimit.recordEvent, {
+          source: "chat_http",
+          bucket: "chat_stream",
+          outcome: "contention_fallback",
+        }),
+    },
   );
   switch (verdict.kind) {
     case "refused": {

@@ -33,8 +33,16 @@ export async function gmailPush(ctx: ActionCtx, call: WebhookCall): Promise<Resp
   const { key } = call.client;
   const received = { notification, receivedAtMs: call.nowMs };
   const args = key === undefined ? received : { ...received, addressKey: key };
-  const part = await throughContention(() =>
-    ctx.runMutation(internal.integrations.gmail.accept, args),
+  const part = await throughContention(
+    () => ctx.runMutation(internal.integrations.gmail.accept, args),
+    {
+      lost: () =>
+        ctx.scheduler.runAfter(0, internal.rateLimit.recordEvent, {
+          source: "http",
+          bucket: "gmail_push",
+          outcome: "contention_fallback",
+        }),
+    },
   );
   return answerTo([part]);
 }

@@ -37,6 +37,10 @@ function actionCtx(t: Backend): ActionCtx {
       t.query(reference, args),
     runMutation: (reference: FunctionReference<"mutation", "internal">, args: Args) =>
       t.mutation(reference, args),
+    scheduler: {
+      runAfter: (_ms: number, reference: FunctionReference<"mutation", "internal">, args: Args) =>
+        t.mutation(reference, args),
+    },
   };
   return calls as unknown as ActionCtx;
 }
@@ -147,6 +151,10 @@ describe("receiving WhatsApp deliveries", () => {
     expect((await refusalOf(whatsappReceive(lost, call(TEXT_DELIVERY)))).code).toBe(
       "rate_limit_unavailable",
     );
+    // What wrote nothing itself is counted all the same.
+    expect(await t.run((ctx) => ctx.db.query("rateLimitEvents").take(10))).toMatchObject([
+      { source: "http", bucket: "whatsapp", outcome: "contention_fallback", count: 1 },
+    ]);
   });
 });
 

@@ -50,7 +50,15 @@ async function accept(
 ): Promise<Acceptance> {
   const received = { events, receivedAtMs: nowMs };
   const args = client.key === undefined ? received : { ...received, addressKey: client.key };
-  return await throughContention(() =>
-    ctx.runMutation(internal.integrations.whatsapp.accept, args),
+  return await throughContention(
+    () => ctx.runMutation(internal.integrations.whatsapp.accept, args),
+    {
+      lost: () =>
+        ctx.scheduler.runAfter(0, internal.rateLimit.recordEvent, {
+          source: "http",
+          bucket: "whatsapp",
+          outcome: "contention_fallback",
+        }),
+    },
   );
 }

@@ -7,7 +7,10 @@ describe("an admission lost to contention", () => {
     const pausesMs: number[] = [];
     const sleep = async (ms: number): Promise<void> => void pausesMs.push(ms);
     try {
-      return { outcome: await throughContention(admit, { sleep, random: () => 0.5 }), pausesMs };
+      return {
+        outcome: await throughContention(admit, { io: { sleep, random: () => 0.5 } }),
+        pausesMs,
+      };
     } catch (error) {
       return { outcome: errorData(error).code, pausesMs };
     }
@@ -23,6 +26,19 @@ describe("an admission lost to contention", () => {
     const uncounted = vi.fn().mockRejectedValueOnce(new AppError("rate_limit_unavailable"));
     uncounted.mockResolvedValue("stored");
     expect(await attempt(uncounted)).toEqual({ outcome: "stored", pausesMs: [500] });
+  });
+
+  test("for good is counted once, and refused the same where that fails", async () => {
+    const io = { sleep: async () => undefined, random: () => 0 };
+    const lost = vi.fn().mockResolvedValueOnce(null).mockRejectedValueOnce(new Error("a bug"));
+    const admit = vi.fn().mockRejectedValue(new AppError("overloaded"));
+    for (const times of [1, 2]) {
+      await expect(throughContention(admit, { io, lost })).rejects.toThrow(AppError);
+      expect(lost).toHaveBeenCalledTimes(times);
+    }
+    admit.mockReset().mockResolvedValue("stored");
+    await throughContention(admit, { io, lost });
+    expect(lost).toHaveBeenCalledTimes(2);
   });
 
   test("is told from what failed for another reason", async () => {

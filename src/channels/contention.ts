@@ -1,12 +1,19 @@
 import { fullJitterMs } from "../core/backoff";
 import { SECOND } from "../core/time";
 import { errorData, isContention } from "../errors/appError";
+import { log } from "../log/log";
 import { type Io, platformIo } from "../providers/io";
 
 /** Admissions tried before a caller is told to come back; the platform retries each by itself. */
 const TRIES_MAX = 3;
 const PAUSE_BASE_MS = SECOND;
 const PAUSE_MAX_MS = 4 * SECOND;
+
+interface ContentionOptions {
+  readonly io?: Pick<Io, "sleep" | "random">;
+  /** Counts an admission that was lost for good; its own transaction could not. */
+  readonly lost?: () => Promise<unknown>;
+}
 
 /**
  * Runs an admission, and again after a pause where the platform gave up on conflicts: a crowd that
@@ -15,15 +22,28 @@ const PAUSE_MAX_MS = 4 * SECOND;
  */
 export async function throughContention<Result>(
   admit: () => Promise<Result>,
-  io: Pick<Io, "sleep" | "random"> = platformIo,
+  { io = platformIo, lost }: ContentionOptions = {},
 ): Promise<Result> {
   for (let attempt = 1; ; attempt++) {
     try {
       return await admit();
     } catch (error) {
-      if (attempt === TRIES_MAX || !isContention(errorData(error))) throw error;
+      if (!isContention(errorData(error))) throw error;
+      if (attempt === TRIES_MAX) {
+        await tell(lost);
+        throw error;
+      }
       const { random } = io;
       await io.sleep(fullJitterMs({ attempt, baseMs: PAUSE_BASE_MS, capMs: PAUSE_MAX_MS, random }));
     }
+  }
+}
+
+/** The refusal stands, whether or not it could be counted. */
+async function tell(lost: ContentionOptions["lost"]): Promise<void> {
+  try {
+    await lost?.();
+  } catch (error) {
+    log.event("contention_uncounted", { code: errorData(error).code });
   }
 }
