@@ -7,6 +7,7 @@ import {
   START_MS,
   useStillClock,
 } from "../test/edge/backend";
+import { begin, settle } from "../test/edge/chat";
 import { DAY, MINUTE, SECOND } from "../src/core/time";
 import { oneUse } from "../src/tools/cacheUse";
 import { internal } from "./_generated/api";
@@ -330,6 +331,15 @@ describe("what the cache was to turns", () => {
     const latest = await used(t, START_MS + 10 * MINUTE);
     expect(latest.use).toEqual([oneUse("web_v1", "negative")]);
     expect(await used(t, START_MS, 1)).toMatchObject({ use: latest.use, truncated: true });
+  });
+
+  test("comes with the settlement of a turn, and once", async () => {
+    const t = backend();
+    const { streamId } = await begin(t);
+    const cacheUse = [{ ...oneUse("web_v1", "hits"), stale: 2 }, oneUse("products_v1", "misses")];
+    await settle(t, streamId, { cacheUse });
+    await settle(t, streamId, { cacheUse });
+    expect((await used(t, START_MS)).use).toEqual(cacheUse);
   });
 
   test("writes nothing for a turn without tools", async () => {

@@ -6,7 +6,7 @@ import { EPOCH_MS, jsonResponse, virtualIo } from "../providers/testing";
 import { parseToolArgs } from "./definitions";
 import { runTool } from "./executors";
 import { cachePolicy, queuePolicy } from "./policy";
-import { isCacheable, TOOL_RESULT_BYTES_MAX, type ToolDeps, toolResult } from "./result";
+import { asOld, isCacheable, TOOL_RESULT_BYTES_MAX, type ToolDeps, toolResult } from "./result";
 import { TOOL_IDS, type ToolId, toolRow, TOOLS } from "./table";
 
 const ENV: Env = {
@@ -236,6 +236,33 @@ describe("what fits", () => {
       false,
       false,
     ]);
+  });
+});
+
+describe("an old result", () => {
+  const note = (ago: string) =>
+    `The search could not be repeated just now. These results are from ${ago}; say so.`;
+
+  test.each([
+    [0, "less than a minute ago"],
+    [59_999, "less than a minute ago"],
+    [60_000, "1 minute ago"],
+    [3_599_999, "59 minutes ago"],
+    [3_600_000, "1 hour ago"],
+    [86_400_000, "1 day ago"],
+    [200_000_000, "2 days ago"],
+  ])("of %i ms says so to the model", (ageMs, ago) => {
+    expect(JSON.parse(asOld('{"query":"q","results":[1]}', ageMs))).toEqual({
+      query: "q",
+      results: [1],
+      note: note(ago),
+    });
+  });
+
+  test("keeps the note it had; one that is no object has the note below it", () => {
+    const noted = JSON.parse(asOld('{"note":"3 more."}', 0)) as { note: string };
+    expect(noted.note).toBe(`3 more. ${note("less than a minute ago")}`);
+    expect(asOld("plain", 0)).toBe(`plain\n${note("less than a minute ago")}`);
   });
 });
 

@@ -1,7 +1,7 @@
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
 import type { ProductSearchArgs } from "./arguments";
-import { CACHE_KEY_CHARS_MAX, cacheKey } from "./keys";
+import { CACHE_KEY_CHARS_MAX, cacheKey, canonicalKey } from "./keys";
 
 const PRODUCTS: ProductSearchArgs = {
   query: "Teak  Chair",
@@ -67,5 +67,18 @@ test("only arguments that mean the same share a key", async () => {
   const other = { ...PRODUCTS, categoryId: "x&categoryName=y", categoryName: "z" };
   expect(await cacheKey("search_products", shifted)).not.toBe(
     await cacheKey("search_products", other),
+  );
+});
+
+test("a key given as text is stored as a built one is, and stays as it is when stored again", async () => {
+  const built = await cacheKey("search_products", PRODUCTS);
+  expect(await canonicalKey(built)).toBe(built.toLowerCase());
+  await fc.assert(
+    fc.asyncProperty(fc.string({ maxLength: 800, size: "max" }), async (key) => {
+      const stored = await canonicalKey(key);
+      expect(stored.length).toBeLessThanOrEqual(CACHE_KEY_CHARS_MAX);
+      expect(await canonicalKey(`  ${key.toLowerCase()}\t`)).toBe(stored);
+      expect(await canonicalKey(stored)).toBe(stored);
+    }),
   );
 });

@@ -3,7 +3,8 @@ import { describe, expect, test } from "vitest";
 import { AppError } from "../../errors/appError";
 import type { ErrorCode } from "../../errors/table";
 import { CHAT_ENDINGS, type ChatDelta, type ChatEnding, type ToolCall } from "../../providers/chat";
-import type { ToolOutcome } from "./toolTurn";
+import { oneUse } from "../../tools/cacheUse";
+import type { ToolBounds, ToolOutcome } from "./toolTurn";
 import { type Route, runTurn, type StreamRequest, type TurnPorts, type TurnResult } from "./turn";
 
 const PRIMARY: Route = {
@@ -58,7 +59,7 @@ interface Backend {
 
 interface BackendOptions {
   readonly scripts: readonly Script[];
-  readonly runTool?: (call: ToolCall) => Promise<ToolOutcome>;
+  readonly runTool?: (call: ToolCall, bounds: ToolBounds) => Promise<ToolOutcome>;
   /** What the n-th store answers; the default goes on. */
   readonly store?: (n: number) => { live: true; abort: boolean } | { live: false } | Error;
   /** How far each delta moves the clock. */
@@ -318,6 +319,27 @@ describe("tools", () => {
     expect(seen(b.sent).map(({ event }) => event.type)).toContain("tool-backpressure");
     expect(b.settled?.status).toBe("completed");
   });
+});
+
+test("a tool is told when the turn ends, and what the cache was to it is settled", async () => {
+  const deadlines: number[] = [];
+  const b = backend({
+    scripts: [
+      [ending("tool_calls", { toolCalls: [call("search_web"), call("get_current_time")] })],
+      [ending("tool_calls", { toolCalls: [call("search_web")] })],
+      [text("fine"), ending("completed")],
+    ],
+    runTool: async ({ name }, { deadlineAtMs }) => {
+      deadlines.push(deadlineAtMs);
+      const told = { kind: "result", text: "{}", degraded: false } as const;
+      if (name !== "search_web") return told;
+      return { ...told, cacheUse: oneUse("web_v1", deadlines.length === 1 ? "misses" : "hits") };
+    },
+  });
+  b.clockMs = 500;
+  await runTurn(start(), b.ports);
+  expect(deadlines).toEqual([60_500, 60_500, 60_500]);
+  expect(b.settled?.cacheUse).toEqual([{ ...oneUse("web_v1", "misses"), hits: 1 }]);
 });
 
 test("an abort learned from a store ends the turn as aborted", async () => {
