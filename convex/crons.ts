@@ -4,7 +4,7 @@ import { internal } from "./_generated/api";
 const crons = cronJobs();
 
 // Off the top of the hour, and apart from each other: nobody else's crons run then.
-crons.hourly("cleanup-rate-limits", { minuteUTC: 7 }, internal.rateLimit.cleanupExpired, {});
+crons.hourly("cleanup-rate-limit-windows", { minuteUTC: 7 }, internal.rateLimit.cleanupExpired, {});
 crons.hourly(
   "cleanup-idempotency-keys",
   { minuteUTC: 13 },
@@ -16,5 +16,7 @@ crons.hourly("cleanup-tool-cache", { minuteUTC: 19 }, internal.toolCache.cleanup
 crons.hourly("cleanup-tool-jobs", { minuteUTC: 27 }, internal.toolJobs.cleanupExpired, {});
 crons.hourly("cleanup-chat-streams", { minuteUTC: 34 }, internal.chatTurns.cleanupExpired, {});
 crons.hourly("cleanup-webhooks", { minuteUTC: 41 }, internal.integrations.inbox.cleanupExpired, {});
+crons.cron("fold-metrics", "3-58/5 * * * *", internal.metrics.fold, {});
+crons.cron("monitor-rate-limit-alerts", "1-56/5 * * * *", internal.rateLimit.monitorAndAlert, {});
 
 export default crons;

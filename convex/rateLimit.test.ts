@@ -1,5 +1,15 @@
-import { expect, test, vi } from "vitest";
-import { backend, rowCounts, settleAll, START_MS, useStillClock } from "../test/edge/backend";
+import { describe, expect, test, vi } from "vitest";
+import {
+  advance,
+  backend,
+  type Backend,
+  pending,
+  refused,
+  rowCounts,
+  settleAll,
+  START_MS,
+  useStillClock,
+} from "../test/edge/backend";
 import { DAY, MINUTE } from "../src/core/time";
 import { internal } from "./_generated/api";
 import * as Refusals from "./model/refusals";
@@ -20,8 +30,10 @@ test("cleanup deletes limits that say nothing any more, and counts of refusals a
   });
   vi.setSystemTime(START_MS);
   expect(await t.mutation(internal.rateLimit.cleanupExpired, {})).toEqual({
-    deletedLimits: 1,
+    deleted: 3,
+    deletedWindows: 1,
     deletedEvents: 2,
+    deletedAlerts: 0,
   });
   const left = await t.run((ctx) => ctx.db.query("limits").take(10));
   expect(left.map(({ k }) => k)).toEqual(["now", "later"]);
@@ -43,8 +55,10 @@ test("cleanup goes on by itself in bounded batches", async () => {
       }
     });
   expect(await t.mutation(internal.rateLimit.cleanupExpired, {})).toEqual({
-    deletedLimits: 200,
+    deleted: 200,
+    deletedWindows: 200,
     deletedEvents: 0,
+    deletedAlerts: 0,
   });
   await settleAll(t);
   const [limits, events] = await t.run(async (ctx) => [
@@ -67,4 +81,183 @@ test("a crowd of refusals is counted well enough, in a few rows", async () => {
   expect(count).toBeGreaterThan(1_050);
   expect(count).toBeLessThan(1_350);
   expect(await rowCounts(t)).toEqual({ rateLimitEvents: 8 });
+});
+
+const count = (t: Backend, times: number, refusal: Refusals.Refusal, atMs = START_MS) =>
+  t.run(async (ctx) => {
+    // One row, so that a few are counted exactly.
+    vi.spyOn(Math, "random").mockReturnValue(0);
+    for (let i = 0; i < times; i++) await Refusals.count(ctx, refusal, atMs);
+    vi.mocked(Math.random).mockRestore();
+  });
+
+describe("refusals", () => {
+  const BLOCKED = { bucket: "chat_stream", outcome: "blocked" };
+
+  test("are summed by source, bucket, outcome and reason, of the window alone", async () => {
+    const t = backend();
+    await count(t, 3, BLOCKED);
+    await count(t, 2, { ...BLOCKED, bucket: "serper_search", outcome: "circuit_open" });
+    await count(t, 7, BLOCKED, START_MS - 20 * MINUTE);
+    await t.mutation(internal.rateLimit.recordEvent, {
+      source: "chat_http",
+      bucket: "chat_stream",
+      outcome: "contention_fallback",
+      reason: "admission",
+    });
+    expect(await t.query(internal.rateLimit.getEventSummary, { minutes: 15 })).toMatchObject({
+      total: 6,
+      windowMinutes: 15,
+      truncated: false,
+      bySourceBucketOutcome: {
+        "guard:chat_stream:blocked": 3,
+        "guard:serper_search:circuit_open": 2,
+        "chat_http:chat_stream:contention_fallback": 1,
+      },
+      byBucketOutcome: {
+        "chat_stream:blocked": 3,
+        "serper_search:circuit_open": 2,
+        "chat_stream:contention_fallback": 1,
+      },
+      byBucketOutcomeReason: {
+        "chat_stream:blocked:none": 3,
+        "serper_search:circuit_open:none": 2,
+        "chat_stream:contention_fallback:admission": 1,
+      },
+    });
+  });
+
+  test("are the same after they were folded, and listed newest first", async () => {
+    const t = backend();
+    await count(t, 3, BLOCKED);
+    await count(t, 2, { ...BLOCKED, bucket: "global" }, START_MS + MINUTE);
+    vi.setSystemTime(START_MS + 3 * MINUTE);
+    const open = await t.query(internal.rateLimit.listRecentEvents, {});
+    expect(open).toMatchObject([
+      { bucket: "global", count: 2 },
+      { bucket: "chat_stream", outcome: "blocked", reason: null, source: null, count: 3 },
+    ]);
+    await t.mutation(internal.metrics.fold, {});
+    expect(await rowCounts(t)).toEqual({ rollups: 2 });
+    expect(await t.query(internal.rateLimit.listRecentEvents, {})).toEqual(open);
+    expect(
+      await t.query(internal.rateLimit.listRecentEvents, { bucket: "chat_stream", limit: 1 }),
+    ).toEqual(open.slice(1));
+  });
+
+  test("with names that are too long are refused", async () => {
+    const event = { bucket: "x".repeat(65), outcome: "blocked" };
+    await refused(backend().mutation(internal.rateLimit.recordEvent, event), "invalid_request");
+  });
+});
+
+describe("the monitor", () => {
+  const monitor = (t: Backend) => t.mutation(internal.rateLimit.monitorAndAlert, {});
+  const alerts = (t: Backend) => t.query(internal.rateLimit.listRecentAlerts, {});
+
+  test.each([
+    ["chat_stream", "blocked", 25],
+    ["chat_stream", "contention_fallback", 3],
+    ["whatsapp", "blocked", 40],
+    ["whatsapp", "contention_fallback", 5],
+    ["gmail_push", "blocked", 40],
+    ["gmail_push", "contention_fallback", 5],
+  ])("raises an alert for %s %s from %d in five minutes", async (bucket, outcome, threshold) => {
+    const t = backend();
+    await count(t, threshold - 1, { bucket, outcome });
+    expect(await monitor(t)).toEqual({
+      createdAlerts: 0,
+      recoveredAlerts: 0,
+      overdue: 0,
+      windowMinutes: 5,
+    });
+    expect(await rowCounts(t)).toEqual({ rateLimitEvents: 1 });
+    await count(t, 1, { bucket, outcome });
+    expect(await monitor(t)).toMatchObject({ createdAlerts: 1 });
+    expect(await monitor(t)).toMatchObject({ createdAlerts: 0 });
+    expect(await alerts(t)).toMatchObject([
+      {
+        alertKey: `limiter:${bucket}:${outcome}`,
+        status: "active",
+        delivery: "pending",
+        observed: threshold,
+        threshold,
+        windowMinutes: 5,
+      },
+    ]);
+    expect(await pending(t)).toMatchObject([{ name: "sentry:deliver", afterMs: 0 }]);
+  });
+
+  test("clears it when the refusals have ended", async () => {
+    const t = backend();
+    await count(t, 25, { bucket: "chat_stream", outcome: "blocked" });
+    await monitor(t);
+    vi.setSystemTime(START_MS + 7 * MINUTE);
+    expect(await monitor(t)).toMatchObject({ recoveredAlerts: 1 });
+    expect(await alerts(t)).toMatchObject([{ status: "resolved" }]);
+    expect(await monitor(t)).toMatchObject({ recoveredAlerts: 0 });
+  });
+
+  test("writes nothing where nothing happens", async () => {
+    const t = backend();
+    await monitor(t);
+    await t.mutation(internal.metrics.fold, {});
+    await t.mutation(internal.rateLimit.cleanupExpired, {});
+    expect(await rowCounts(t)).toEqual({});
+    expect(await pending(t)).toEqual([]);
+  });
+
+  test("tells of a circuit whose opening nobody told of, and that it closed", async () => {
+    const t = backend();
+    const open = (kind: "open" | "closed") =>
+      t.run(async (ctx) => {
+        const state =
+          kind === "closed"
+            ? ({ kind } as const)
+            : ({ kind, openedAtMs: START_MS, openings: 1, reason: "failure_rate" } as const);
+        const row = await ctx.db.query("circuitBreakers").first();
+        const fields = { provider: "serper_search", state, generation: 1, updatedAt: START_MS };
+        if (row === null) await ctx.db.insert("circuitBreakers", fields);
+        else await ctx.db.replace("circuitBreakers", row._id, fields);
+      });
+    await open("open");
+    expect(await monitor(t)).toMatchObject({ createdAlerts: 1 });
+    expect(await monitor(t)).toMatchObject({ createdAlerts: 0 });
+    await open("closed");
+    expect(await monitor(t)).toMatchObject({ recoveredAlerts: 1 });
+    expect(await t.query(internal.alerts.listRecent, {})).toMatchObject([
+      { alertKey: "circuit:serper_search", kind: "circuit_open", severity: "critical" },
+    ]);
+  });
+
+  test("tells of a saturated pool at once, once, and that it is over", async () => {
+    const t = backend();
+    await count(t, 5, { bucket: "serper_search", outcome: "bulkhead_saturated" });
+    expect(await pending(t)).toMatchObject([{ name: "alerts:saturated", afterMs: 0 }]);
+    await advance(t, 0);
+    await t.mutation(internal.alerts.saturated, { provider: "serper_search" });
+    const list = () => t.query(internal.alerts.listRecent, { kind: "bulkhead_saturated" });
+    expect(await list()).toMatchObject([{ alertKey: "bulkhead:serper_search", status: "active" }]);
+    expect(await monitor(t)).toMatchObject({ recoveredAlerts: 0 });
+    vi.setSystemTime(START_MS + 7 * MINUTE);
+    expect(await monitor(t)).toMatchObject({ recoveredAlerts: 1 });
+  });
+});
+
+test("an alert is raised by hand from its threshold on, and cleanup forgets it after 30 days", async () => {
+  const t = backend();
+  const rule = { bucket: "chat_stream", outcome: "blocked", threshold: 10 } as const;
+  const raise = (observed: number) =>
+    t.mutation(internal.rateLimit.raiseAlertIfNeeded, { ...rule, observed });
+  expect(await raise(9)).toEqual({ created: false });
+  expect(await raise(10)).toMatchObject({ created: true });
+  expect(await raise(11)).toMatchObject({ created: false });
+  vi.setSystemTime(START_MS + 30 * DAY);
+  expect(await t.mutation(internal.rateLimit.cleanupExpired, {})).toMatchObject({
+    deletedAlerts: 0,
+  });
+  vi.setSystemTime(START_MS + 30 * DAY + 1);
+  expect(await t.mutation(internal.rateLimit.cleanupExpired, {})).toMatchObject({
+    deletedAlerts: 1,
+  });
 });

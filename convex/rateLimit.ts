@@ -1,10 +1,17 @@
 import { type Infer, type ObjectType, v } from "convex/values";
+import { summaryOf } from "../src/core/rollup";
 import { DAY } from "../src/core/time";
 import { AppError } from "../src/errors/appError";
 import { internal } from "./_generated/api";
 import { internalMutation, internalQuery } from "./_generated/server";
+import * as Alerts from "./model/alerts";
 import { newBatch, takeBatch } from "./model/batch";
+import * as Conditions from "./model/conditions";
 import * as Limits from "./model/limits";
+import * as Metrics from "./model/metrics";
+import * as Monitor from "./model/monitor";
+import * as Refusals from "./model/refusals";
+import * as Rollups from "./model/rollups";
 
 const limitArgs = {
   key: v.string(),
@@ -105,15 +112,150 @@ const answerOf = (decision: Limits.LimitDecision): Infer<typeof limitAnswer> => 
   source: decision.source,
 });
 
-const EVENTS_KEPT_MS = 7 * DAY;
+const NAME_CHARS_MAX = 64;
 
 /**
- * Deletes limits whose burst is whole again, which say nothing, and counts of refusals older than a
- * week. Bounded batches, until nothing is left.
+ * Counts a refusal that no guard could count itself, such as `contention_fallback`: the admission
+ * was lost to contention and wrote nothing. Throws `invalid_request` for names above 64 characters.
+ */
+export const recordEvent = internalMutation({
+  args: {
+    source: v.optional(v.string()),
+    bucket: v.string(),
+    outcome: v.string(),
+    reason: v.optional(v.string()),
+  },
+  returns: v.null(),
+  handler: async (ctx, event) => {
+    if (Object.values(event).some((name) => name.length > NAME_CHARS_MAX))
+      throw new AppError("invalid_request", { detail: "Names have at most 64 characters." });
+    await Refusals.count(ctx, event, Date.now());
+    return null;
+  },
+});
+
+const MINUTES_MAX = 1_440;
+const MINUTES_DEFAULT = 15;
+const LIST_MAX = 200;
+const counts = v.record(v.string(), v.number());
+
+/**
+ * Refusals of the last `minutes` (1 to 1,440, default 15), sampled and weighted, so that sums are
+ * right on average. Keys are their parts between colons; `guard` is the source of what a guard
+ * counted itself, `none` stands for no reason. Windows above an hour begin at a whole hour.
+ */
+export const getEventSummary = internalQuery({
+  args: { minutes: v.optional(v.number()) },
+  returns: v.object({
+    total: v.number(),
+    windowMinutes: v.number(),
+    fromMs: v.number(),
+    truncated: v.boolean(),
+    bySourceBucketOutcome: counts,
+    byBucketOutcome: counts,
+    byBucketOutcomeReason: counts,
+  }),
+  handler: async (ctx, args) => {
+    const minutes = within(args.minutes ?? MINUTES_DEFAULT, MINUTES_MAX);
+    const window = { nowMs: Date.now(), minutes };
+    const { fromMs, refusals, truncated } = await Metrics.read(ctx, window);
+    return { ...summaryOf(refusals), windowMinutes: minutes, fromMs, truncated };
+  },
+});
+
+/** Refusals by minute or hour, the newest first. `limit` is 1 to 200, default 50. */
+export const listRecentEvents = internalQuery({
+  args: { limit: v.optional(v.number()), bucket: v.optional(v.string()) },
+  returns: v.array(
+    v.object({
+      /** When the minute or hour began in which they were counted. */
+      fromMs: v.number(),
+      source: v.union(v.string(), v.null()),
+      bucket: v.string(),
+      outcome: v.string(),
+      reason: v.union(v.string(), v.null()),
+      count: v.number(),
+    }),
+  ),
+  handler: async (ctx, { bucket, limit = 50 }) => {
+    const rows = await Rollups.refusalsByTime(ctx, Date.now(), newBatch());
+    return rows
+      .filter((row) => bucket === undefined || row.bucket === bucket)
+      .slice(0, within(limit, LIST_MAX))
+      .map((row) => ({ ...row, source: row.source ?? null, reason: row.reason ?? null }));
+  },
+});
+
+const within = (value: number, max: number): number =>
+  Math.min(max, Math.max(1, Math.floor(value) || 1));
+
+/** Tells operators of a limit that refused `observed` requests, where that is `threshold` or more. */
+export const raiseAlertIfNeeded = internalMutation({
+  args: {
+    bucket: v.string(),
+    outcome: v.union(v.literal("blocked"), v.literal("contention_fallback")),
+    threshold: v.number(),
+    observed: v.number(),
+  },
+  returns: v.object({ created: v.boolean(), alertId: v.optional(v.id("alerts")) }),
+  handler: async (ctx, { observed, ...rule }) => {
+    if (observed < rule.threshold) return { created: false };
+    const condition = Conditions.limiter(rule, observed);
+    const { alertId, change } = await Alerts.applyRaise(ctx, condition, Date.now());
+    return { created: change === "created", ...(alertId === null ? {} : { alertId }) };
+  },
+});
+
+/** Alerts about limits, the newest first. `limit` is 1 to 200, default 50. */
+export const listRecentAlerts = internalQuery({
+  args: { limit: v.optional(v.number()) },
+  returns: v.array(Alerts.shownFields),
+  handler: async (ctx, { limit = 50 }) => {
+    const rows = await Alerts.recent(ctx, { kinds: ["limiter"], limit: within(limit, LIST_MAX) });
+    return rows.map(Alerts.shown);
+  },
+});
+
+/**
+ * Looks at the refusals of the last minutes, at circuits and pools, and raises and clears their
+ * alerts; sends what a delivery that died left unsent. Writes nothing where nothing changed.
+ */
+export const monitorAndAlert = internalMutation({
+  args: {},
+  returns: v.object({
+    createdAlerts: v.number(),
+    recoveredAlerts: v.number(),
+    overdue: v.number(),
+    windowMinutes: v.number(),
+  }),
+  handler: async (ctx): Promise<Monitor.Found & { windowMinutes: number }> => {
+    const windowMinutes = Conditions.LIMITER_WINDOW_MINUTES;
+    // Of the moment this began: depending on rows that every refusal writes, it would never commit.
+    const { byBucketOutcome } = await ctx.runQuery(
+      internal.rateLimit.getEventSummary,
+      { minutes: windowMinutes },
+      { useStaleSnapshot: true },
+    );
+    return { ...(await Monitor.look(ctx, byBucketOutcome, Date.now())), windowMinutes };
+  },
+});
+
+const EVENTS_KEPT_MS = 7 * DAY;
+const ALERTS_KEPT_MS = 30 * DAY;
+
+/**
+ * Deletes limits whose burst is whole again, which say nothing, refusals that were never added to a
+ * rollup for a week, and alerts that are over for 30 days. Bounded batches, until nothing is left.
  */
 export const cleanupExpired = internalMutation({
   args: { after: v.optional(v.number()) },
-  returns: v.object({ deletedLimits: v.number(), deletedEvents: v.number() }),
+  returns: v.object({
+    deleted: v.number(),
+    /** Limits. */
+    deletedWindows: v.number(),
+    deletedEvents: v.number(),
+    deletedAlerts: v.number(),
+  }),
   handler: async (ctx, { after = 0 }) => {
     const nowMs = Date.now();
     const batch = newBatch();
@@ -121,7 +263,8 @@ export const cleanupExpired = internalMutation({
       ctx.db.query("limits").withIndex("by_creation_time", (q) => q.gt("_creationTime", after)),
       batch,
     );
-    for (const { _id, t } of limits) if (t < nowMs) await ctx.db.delete("limits", _id);
+    const past = limits.filter(({ t }) => t < nowMs);
+    for (const { _id } of past) await ctx.db.delete("limits", _id);
     const events = await takeBatch(
       ctx.db
         .query("rateLimitEvents")
@@ -129,13 +272,22 @@ export const cleanupExpired = internalMutation({
       batch,
     );
     for (const { _id } of events) await ctx.db.delete("rateLimitEvents", _id);
+    const alerts = await takeBatch(
+      ctx.db
+        .query("alerts")
+        .withIndex("by_updated", (q) => q.lt("updatedAt", nowMs - ALERTS_KEPT_MS)),
+      batch,
+    );
+    for (const { _id } of alerts) await ctx.db.delete("alerts", _id);
     if (batch.full)
       await ctx.scheduler.runAfter(0, internal.rateLimit.cleanupExpired, {
         after: limits.at(-1)?._creationTime ?? after,
       });
     return {
-      deletedLimits: limits.filter(({ t }) => t < nowMs).length,
+      deleted: past.length + events.length + alerts.length,
+      deletedWindows: past.length,
       deletedEvents: events.length,
+      deletedAlerts: alerts.length,
     };
   },
 });

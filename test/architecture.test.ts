@@ -8,6 +8,12 @@ import schema from "../convex/schema";
  * names, so a line that changes here is a decision about them, not an accident.
  */
 const FUNCTIONS = {
+  "alerts:claimDue": "internal mutation",
+  "alerts:clear": "internal mutation",
+  "alerts:listRecent": "internal query",
+  "alerts:raise": "internal mutation",
+  "alerts:saturated": "internal mutation",
+  "alerts:settleAttempt": "internal mutation",
   "bulkhead:acquireSlot": "internal mutation",
   "bulkhead:cleanupExpiredLeases": "internal mutation",
   "bulkhead:listHeld": "internal query",
@@ -54,6 +60,8 @@ const FUNCTIONS = {
   "messages:list": "public query",
   "messages:send": "public mutation",
   "messages:update": "public mutation",
+  "metrics:fold": "internal mutation",
+  "metrics:read": "internal query",
   "ops:getReliabilitySnapshot": "internal query",
   "outbound:admit": "internal mutation",
   "outbound:admitOnce": "internal mutation",
@@ -64,8 +72,15 @@ const FUNCTIONS = {
   "rateLimit:check": "internal mutation",
   "rateLimit:checkAndIncrement": "internal mutation",
   "rateLimit:cleanupExpired": "internal mutation",
+  "rateLimit:getEventSummary": "internal query",
+  "rateLimit:listRecentAlerts": "internal query",
+  "rateLimit:listRecentEvents": "internal query",
+  "rateLimit:monitorAndAlert": "internal mutation",
   "rateLimit:pickShard": "internal query",
+  "rateLimit:raiseAlertIfNeeded": "internal mutation",
+  "rateLimit:recordEvent": "internal mutation",
   "rateLimit:reset": "internal mutation",
+  "sentry:deliver": "internal action",
   "streamSessions:abort": "public mutation",
   "streamSessions:start": "public mutation",
   "threads:create": "public mutation",
@@ -83,14 +98,31 @@ const FUNCTIONS = {
   "toolCache:listNamespaceStats": "internal query",
   "toolCache:lookup": "internal query",
   "toolCache:set": "internal mutation",
+  "toolJobPicks:findRunning": "internal query",
+  "toolJobPicks:pickFreeSlots": "internal query",
+  "toolJobPicks:pickOpenSlots": "internal query",
+  "toolJobPicks:pickOpenStripes": "internal query",
+  "toolJobPicks:pickStripe": "internal query",
+  "toolJobs:cancel": "internal mutation",
   "toolJobs:claimNext": "internal mutation",
   "toolJobs:cleanupExpired": "internal mutation",
   "toolJobs:complete": "internal mutation",
+  "toolJobs:deferDeadLetter": "internal mutation",
   "toolJobs:dispatch": "internal mutation",
   "toolJobs:enqueue": "internal mutation",
+  "toolJobs:enqueueMany": "internal mutation",
   "toolJobs:expireLease": "internal mutation",
   "toolJobs:fail": "internal mutation",
   "toolJobs:get": "internal query",
+  "toolJobs:getQueueStats": "internal query",
+  "toolJobs:heartbeat": "internal mutation",
+  "toolJobs:listDeadLetters": "internal query",
+  "toolJobs:processQueue": "internal action",
+  "toolJobs:requeueDeadLetter": "internal mutation",
+  "toolJobs:requeueDeadLetters": "internal mutation",
+  "toolJobs:requeueDeferred": "internal mutation",
+  "toolJobs:serveLine": "internal mutation",
+  "toolRuns:processWaiting": "internal action",
   "toolRuns:run": "internal action",
 } as const;
 
@@ -189,29 +221,49 @@ test.each([
 const { export: exportCrons } = crons as unknown as { export: () => string };
 const schedule = JSON.parse(exportCrons.call(crons)) as Record<
   string,
-  { name: string; schedule: { type: string; minuteUTC?: number } }
+  { name: string; schedule: { type: string; minuteUTC?: number; cron?: string } }
 >;
 
+/** Minutes of the hour at which a schedule runs: of one, or a list, or every few from one on. */
+function minutesOf({ cron, minuteUTC }: { minuteUTC?: number; cron?: string }): number[] {
+  const field = cron?.split(" ")[0] ?? String(minuteUTC);
+  const [, from, to, step] = /^(\d+)-(\d+)\/(\d+)$/.exec(field) ?? [];
+  if (from === undefined) return field.split(",").map(Number);
+  const count = Math.floor((Number(to) - Number(from)) / Number(step)) + 1;
+  return Array.from({ length: count }, (_, i) => Number(from) + i * Number(step));
+}
+
 test("every schedule runs a function that exists, and never on the hour", () => {
-  const minutes = Object.values(schedule).map(({ schedule: { minuteUTC } }) => minuteUTC);
-  expect(new Set(minutes).size).toBe(minutes.length);
-  expect(minutes).not.toContain(0);
+  const runs = Object.values(schedule).map((cron) => minutesOf(cron.schedule));
+  // What runs every few minutes meets the others now and then; they do not meet each other.
+  const seldom = runs.filter((own) => own.length <= 2).flat();
+  expect(new Set(seldom).size).toBe(seldom.length);
+  expect(runs.flat().filter((minute) => !(minute > 0 && minute < 60))).toEqual([]);
+  // Nothing runs more often than every five minutes.
+  for (const own of runs)
+    for (const [i, minute] of own.entries())
+      expect(minute - (own[i - 1] ?? Number.NEGATIVE_INFINITY)).toBeGreaterThanOrEqual(5);
   expect(Object.fromEntries(Object.entries(schedule).map(([id, { name }]) => [id, name]))).toEqual({
+    "cleanup-bulkhead-leases": "bulkhead:cleanupExpiredLeases",
     "cleanup-chat-streams": "chatTurns:cleanupExpired",
     "cleanup-idempotency-keys": "idempotency:cleanupExpired",
-    "cleanup-rate-limits": "rateLimit:cleanupExpired",
+    "cleanup-rate-limit-windows": "rateLimit:cleanupExpired",
     "cleanup-tool-cache": "toolCache:cleanupExpired",
     "cleanup-tool-jobs": "toolJobs:cleanupExpired",
     "cleanup-webhooks": "integrations/inbox:cleanupExpired",
+    "fold-metrics": "metrics:fold",
+    "monitor-rate-limit-alerts": "rateLimit:monitorAndAlert",
   });
   for (const { name } of Object.values(schedule))
     expect(FUNCTIONS).toHaveProperty([name], "internal mutation");
 });
 
 test("every cleanup has a schedule", () => {
-  const cleanups = Object.keys(FUNCTIONS).filter((name) => name.endsWith(":cleanupExpired"));
+  const isCleanup = (name: string): boolean => name.includes(":cleanupExpired");
   const scheduled = Object.values(schedule).map(({ name }) => name);
-  expect(scheduled.sort()).toEqual(cleanups.sort());
+  expect(scheduled.filter(isCleanup).sort()).toEqual(
+    Object.keys(FUNCTIONS).filter(isCleanup).sort(),
+  );
 });
 
 describe("every table", () => {

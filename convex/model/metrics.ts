@@ -1,10 +1,15 @@
-import type { Infer } from "convex/values";
+import { type Infer, v } from "convex/values";
+import { KIB } from "../../src/core/bytes";
 import * as Histograms from "../../src/core/histogram";
+import { measuresOf, type Refusals } from "../../src/core/rollup";
 import { countedRate, perSecondAt, placeOf, type Rate } from "../../src/core/shardSpread";
 import { MINUTE } from "../../src/core/time";
+import { internal } from "../_generated/api";
 import type { Doc } from "../_generated/dataModel";
 import type { MutationCtx, QueryCtx } from "../_generated/server";
+import { type Batch, newBatch } from "./batch";
 import type { outcomeKind } from "./permit";
+import * as Rollups from "./rollups";
 
 type Row = Doc<"metrics">;
 
@@ -40,9 +45,18 @@ export async function record(ctx: MutationCtx, measured: Measured): Promise<void
     ...withCall(row, measured),
     ...(shard === 0 ? { rate: countedRate(rate, place.weight, nowMs) } : {}),
   };
+  if (director === null && place.shard !== 0) await foldSoon(ctx, minuteMs);
   if (row === null) await ctx.db.insert("metrics", fields);
   else await ctx.db.replace("metrics", row._id, fields);
 }
+
+/** Documents of a key in a minute are many at a high rate: they are not left lying for five minutes. */
+async function foldSoon(ctx: MutationCtx, minuteMs: number): Promise<void> {
+  await ctx.scheduler.runAt(minuteMs + FOLDED_AFTER_MS, internal.metrics.fold, {});
+}
+
+/** The minute itself, and the time in which it may still be counted in. */
+const FOLDED_AFTER_MS = 1.5 * MINUTE;
 
 const minuteOf = (ms: number): number => Math.floor(ms / MINUTE) * MINUTE;
 
@@ -79,3 +93,55 @@ function withCall(
     latency: Histograms.encode(isTimed ? Histograms.add(latency, latencyMs) : latency),
   };
 }
+
+const nullableMs = v.union(v.number(), v.null());
+
+export const readingFields = v.object({
+  fromMs: v.number(),
+  truncated: v.boolean(),
+  keys: v.array(
+    v.object({
+      key: v.string(),
+      success: v.number(),
+      failure: v.number(),
+      neutral: v.number(),
+      infrastructure: v.number(),
+      degraded: v.number(),
+      total: v.number(),
+      errorRatio: v.number(),
+      degradedRatio: v.number(),
+      p50Ms: nullableMs,
+      p95Ms: nullableMs,
+      p99Ms: nullableMs,
+    }),
+  ),
+  refusals: v.array(
+    v.object({
+      bucket: v.string(),
+      outcome: v.string(),
+      reason: v.optional(v.string()),
+      source: v.optional(v.string()),
+      count: v.number(),
+    }),
+  ),
+});
+
+/** Documents and bytes of one reading where the caller sets no bounds of its own. */
+const READ_ROWS_MAX = 160;
+const READ_BYTES_MAX = 256 * KIB;
+
+/**
+ * What was counted in the last `minutes`, by key, and the refusals of the same time. Reads a row
+ * per minute of the last hour, one per hour before, and those of the minutes that are still open;
+ * takes what it reads off `batch`.
+ */
+export async function read(
+  ctx: QueryCtx,
+  window: Rollups.Window,
+  batch: Batch = { ...newBatch(READ_ROWS_MAX), bytesLeft: READ_BYTES_MAX },
+): Promise<Infer<typeof readingFields>> {
+  const { calls, fromMs, refusals, truncated } = await Rollups.totals(ctx, window, batch);
+  return { fromMs, truncated, keys: calls.map(measuresOf), refusals: refusals.map(plain) };
+}
+
+const plain = (refusal: Refusals) => ({ ...refusal });

@@ -33,6 +33,7 @@ export function backend(transactionLimits: Limits | true = true, worker = idle) 
       ...modules,
       "/convex/toolRuns.ts": async () => ({ run: worker }),
       "/convex/chat.ts": async () => ({ run: idle }),
+      "/convex/sentry.ts": async () => ({ deliver: idle }),
     },
     transactionLimits,
   });
