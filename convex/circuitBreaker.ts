@@ -5,10 +5,16 @@ import type { Tally } from "../src/core/tally";
 import * as Tallies from "../src/core/tally";
 import { AppError } from "../src/errors/appError";
 import { PROVIDER_IDS, type ProviderId } from "../src/providers/table";
-import { internalMutation, internalQuery, type QueryCtx } from "./_generated/server";
+import { internal } from "./_generated/api";
+import {
+  internalMutation,
+  internalQuery,
+  type MutationCtx,
+  type QueryCtx,
+} from "./_generated/server";
 import * as Admission from "./model/admission";
 import * as Breakers from "./model/breakers";
-import { permitFields } from "./model/permit";
+import { type Permit, permitFields } from "./model/permit";
 import { providerPolicy } from "./model/providerPolicy";
 import * as Slots from "./model/slots";
 
@@ -75,11 +81,11 @@ export const recordFailure = internalMutation({
     const settled = { outcome: "failure", attempts: 1, latencyMs } as const;
     const { released } = await Admission.settleProvider(ctx, permit, settled, nowMs);
     const after = await Breakers.load(ctx, provider);
-    const { run } = await counted(ctx, provider, after.generation, nowMs);
+    const failureCount = await failuresInARow(ctx, permit, after.generation, nowMs);
     return {
       released,
       opened: after.state.kind === "open" && after.generation !== before.generation,
-      failureCount: run,
+      failureCount,
       ...(await shown(ctx, provider, nowMs)),
       cooldownUntil: BreakerPolicy.probesFromMs(after.state, providerPolicy(env, provider).breaker),
     };
@@ -170,6 +176,28 @@ export const poolTallies = internalQuery({
       .map((tally) => ({ ...tally, runMs: [...tally.runMs] }));
   },
 });
+
+/**
+ * Failures since the last success, as a settlement knows them: its own slot as it is now, the others
+ * as they were when it began, so that failures at the same time do not wait for each other.
+ */
+async function failuresInARow(
+  ctx: MutationCtx,
+  { provider, slotId }: Permit,
+  generation: number,
+  nowMs: number,
+): Promise<number> {
+  const others = await ctx.runQuery(
+    internal.circuitBreaker.poolTallies,
+    { provider, except: slotId },
+    { useStaleSnapshot: true },
+  );
+  const row = await ctx.db.get("slots", slotId);
+  const own = row === null ? null : Slots.tallyOf(row);
+  const { windowMs } = providerPolicy(env, requireProvider(provider)).breaker;
+  const known = own === null ? others : [...others, own];
+  return Tallies.sum(known, { generation, nowMs, windowMs }).run;
+}
 
 async function counted(
   ctx: QueryCtx,
