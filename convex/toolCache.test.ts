@@ -160,8 +160,13 @@ describe("a value that is no longer fresh", () => {
 
   test("is read as one document", async () => {
     const t = backend({ documentsRead: 1 });
-    for (const key of ["j", "k", "l"]) await set(t, key, "v");
-    expect(await lookup(t, "k")).toMatchObject({ freshness: "fresh" });
+    const times = { createdAt: 0, expiresAt: START_MS + 1, goneAt: START_MS + 1 };
+    for (const key of ["j", "k", "l"])
+      await t.run(async (ctx) => {
+        const entry = { namespace: "web_v1", key, value: key, ...times };
+        await ctx.db.insert("toolResultCache", entry);
+      });
+    expect(await lookup(t, "k")).toMatchObject({ freshness: "fresh", value: "k" });
   });
 });
 
