@@ -26,6 +26,8 @@ export interface Bench {
 
 export interface Row {
   readonly id: string;
+  /** The rows it has figures of, where that is not the one it is named after. */
+  readonly rows?: readonly string[];
   measure(bench: Bench): Promise<readonly Figure[]>;
 }
 

@@ -2,6 +2,8 @@ import { convexToJson, type Value } from "convex/values";
 import { nextRunMs, type Schedule } from "../../../src/host/cronTime";
 import {
   fieldAt,
+  isArray,
+  isObject,
   mayHoldPlaceholder,
   resolvePlaceholders,
   type Json,
@@ -218,9 +220,39 @@ export class Backend {
     }
   }
 
+  /**
+   * Copies every document of some tables, `times` each. Copies of one round refer to each other as
+   * the originals do, and every time in them is `stepMs` earlier than in the round before.
+   */
+  multiply(tableNames: readonly string[], times: number, stepMs: number): void {
+    const originals = tableNames
+      .map((name) => this.app.tables.find(name))
+      .filter((table) => table !== undefined)
+      .map((table) => ({ table, documents: [...table.documents.values()] }));
+    for (let round = 1; round <= times; round++) {
+      const ids = new Map<string, string>();
+      for (const { documents, table } of originals)
+        for (const { id } of documents) ids.set(id, this.#origin.newId(table));
+      const copy = (value: Json): Json => copied(value, ids, round * stepMs);
+      for (const { documents, table } of originals) {
+        for (const document of documents) {
+          const id = ids.get(document.id) ?? "";
+          table.put(id, new StoredDocument(table, id, copy(document.value) as JsonObject));
+        }
+      }
+    }
+  }
+
   /** The documents of one of the app's tables. */
   documents(tableName: string): JsonObject[] {
     return [...this.app.tables.named(tableName).documents.values()].map(({ value }) => value);
+  }
+
+  /** Lets go of everything but the statistics. */
+  forget(): void {
+    this.calls.length = 0;
+    this.#commits.length = 0;
+    for (const component of this.app.all()) component.tables.clear();
   }
 
   statsOf(label: string): OperationStats {
@@ -492,6 +524,19 @@ function setState(
   const job = transaction.view(table, id, false);
   if (job === null) throw new Error("A scheduled function has its row.");
   transaction.patch(table, id, { state: { kind } });
+}
+
+/** Numbers as large as these are times of this century, in milliseconds. */
+const TIME_MIN_MS = Date.UTC(2020, 0);
+
+function copied(value: Json, ids: ReadonlyMap<string, string>, earlierMs: number): Json {
+  if (typeof value === "string") return ids.get(value) ?? value;
+  if (typeof value === "number") return value > TIME_MIN_MS ? value - earlierMs : value;
+  if (isArray(value)) return value.map((item) => copied(item, ids, earlierMs));
+  if (!isObject(value)) return value;
+  return Object.fromEntries(
+    Object.entries(value).map(([field, inner]) => [field, copied(inner, ids, earlierMs)]),
+  );
 }
 
 function stateOf({ table, id }: Job): string {

@@ -26,6 +26,10 @@ export class SortedKeys {
     if (chunk.length === 0) this.#chunks.splice(place, 1);
   }
 
+  clear(): void {
+    this.#chunks.length = 0;
+  }
+
   /** The smallest key that is not below `bound`. */
   firstFrom(bound: string): string | undefined {
     const chunk = this.#chunks[this.#chunkOf(bound)];

@@ -89,6 +89,11 @@ export class Table {
     else this.documents.set(id, next);
   }
 
+  clear(): void {
+    this.documents.clear();
+    for (const { keys } of this.indexes) keys.clear();
+  }
+
   idOf(key: string): string {
     return key.slice(-this.idLength);
   }
@@ -175,8 +180,9 @@ export class Tables {
     return this.#byNumber.get(number);
   }
 
-  all(): Iterable<Table> {
-    return this.#byName.values();
+  /** Drops every document. */
+  clear(): void {
+    for (const table of this.#byName.values()) table.clear();
   }
 
   #add(schema: TableSchema): void {

@@ -41,6 +41,8 @@ export interface JobTimes {
   readonly enqueuedMs: Map<number, number>;
   readonly startedMs: Map<number, number>;
   readonly doneMs: Map<number, number>;
+  /** Every attempt at any job. */
+  readonly attemptsMs: number[];
   runningMax: number;
 }
 
@@ -53,20 +55,27 @@ export class OurQueue {
     enqueuedMs: new Map(),
     startedMs: new Map(),
     doneMs: new Map(),
+    attemptsMs: [],
     runningMax: 0,
   };
   readonly #backend: Backend;
   readonly #workMs: number;
   readonly #failsOnce: Set<number>;
+  readonly #crashesOnce: Set<number>;
   #running = 0;
 
   constructor(
     backend: Backend,
-    options: { readonly workMs: number; readonly failsOnce?: Iterable<number> },
+    options: {
+      readonly workMs: number;
+      readonly failsOnce?: Iterable<number>;
+      readonly crashesOnce?: Iterable<number>;
+    },
   ) {
     this.#backend = backend;
     this.#workMs = options.workMs;
     this.#failsOnce = new Set(options.failsOnce);
+    this.#crashesOnce = new Set(options.crashesOnce);
     backend.standIn("toolRuns:run", (args) => this.#work(args));
   }
 
@@ -156,6 +165,8 @@ export class OurQueue {
     const { clock } = this.#backend;
     const { doneMs, startedMs } = this.times;
     if (!startedMs.has(i)) startedMs.set(i, clock.nowMs);
+    this.times.attemptsMs.push(clock.nowMs);
+    if (this.#crashesOnce.delete(i)) return null;
     this.#running += 1;
     this.times.runningMax = Math.max(this.times.runningMax, this.#running);
     if (this.#workMs > 0) await clock.sleep(this.#workMs);

@@ -9,10 +9,6 @@ import { watch } from "../peers/jobs";
 const SLOTS = 100;
 const WORK_MS = 200;
 const FOR_MS = 10_000;
-const AT_10: Load = { perSecond: 10, forMs: FOR_MS };
-const AT_100: Load = { perSecond: 100, forMs: FOR_MS };
-const BURST_50: Load = { burst: 50 };
-const TWICE: Load = { burst: 2 * SLOTS };
 
 interface Run {
   readonly startP50: number;
@@ -105,122 +101,139 @@ async function poolRun(bench: Bench, seed: number, { load, slots }: Options): Pr
   };
 }
 
-/** Ours and the pool's under one load, with every seed, once for all rows that ask. */
-async function runs(
-  bench: Bench,
-  options: Options,
-): Promise<{ readonly ours: readonly Run[]; readonly peer: readonly Run[] }> {
-  return bench.once(`queue ${JSON.stringify(options)}`, async () => {
-    const ours: Run[] = [];
-    const peer: Run[] = [];
-    for (const seed of bench.seeds) {
-      ours.push(await ourRun(bench, seed, options));
-      peer.push(await poolRun(bench, seed, options));
-    }
-    return { ours, peer };
-  });
+interface Under {
+  readonly ours: readonly Run[];
+  readonly peer: readonly Run[];
+}
+
+/** Ours and the pool's under one load, with every seed. */
+async function under(bench: Bench, options: Options): Promise<Under> {
+  const ours: Run[] = [];
+  const peer: Run[] = [];
+  for (const seed of bench.seeds) {
+    ours.push(await ourRun(bench, seed, options));
+    peer.push(await poolRun(bench, seed, options));
+  }
+  return { ours, peer };
 }
 
 const of = (all: readonly Run[], figure: keyof Run): number => mean(all.map((run) => run[figure]));
 
-async function startLatency(bench: Bench): Promise<Figure[]> {
-  const figures: Figure[] = [];
-  for (const load of [AT_10, AT_100]) {
-    const { ours, peer } = await runs(bench, { load, slots: SLOTS });
-    const at = nameOf(load);
-    const name = at.replace("/s", "");
-    const both = (figure: keyof Run) => ({ ours: of(ours, figure), peer: of(peer, figure) });
-    figures.push(
-      atMost(`T5.p50@${name}`, `start latency at ${at}, P50, ms`, {
-        ...both("startP50"),
-        limit: 15,
-      }),
-      atMost(`T5.p99@${name}`, `start latency at ${at}, P99, ms`, {
-        ...both("startP99"),
-        limit: 40,
-      }),
-    );
-  }
-  return figures;
-}
+const both = ({ ours, peer }: Under, figure: keyof Run) => ({
+  ours: of(ours, figure),
+  peer: of(peer, figure),
+});
 
-/** Every load of the other rows, and more than the pool can take. */
-const LOST_LOADS: readonly Options[] = [
-  { load: AT_10, slots: SLOTS },
-  { load: AT_100, slots: SLOTS },
-  { load: BURST_50, slots: SLOTS },
-  { load: TWICE, slots: SLOTS },
-];
-/** More than there is room for, so that only ours is asked: the pool never refuses. */
-const SATURATING: readonly Options[] = [
-  { load: { perSecond: 60, forMs: FOR_MS / 2 }, slots: 10 },
-  { load: { perSecond: 60, forMs: FOR_MS / 2 }, slots: 10, waiting: 40 },
-];
+const total = (all: readonly Run[], figure: keyof Run): number =>
+  all.reduce((sum, run) => sum + run[figure], 0);
 
-async function lostJobs(bench: Bench): Promise<Figure[]> {
-  let [ours, peer, beyond] = [0, 0, 0];
-  for (const options of LOST_LOADS) {
-    const both = await runs(bench, options);
-    for (const run of both.ours) {
-      ours += run.lost;
-      beyond = Math.max(beyond, run.runningMax - options.slots);
-    }
-    for (const run of both.peer) peer += run.lost;
-  }
-  for (const options of SATURATING) {
-    for (const seed of bench.seeds) {
-      const run = await ourRun(bench, seed, options);
-      ours += run.lost;
-      beyond = Math.max(beyond, run.runningMax - options.slots);
-    }
-  }
+/** No accepted job may be lost, and none may run beyond the pool's size, under any load. */
+function kept(
+  options: Options,
+  id: string,
+  { ours, peer }: { ours: readonly Run[]; peer?: readonly Run[] },
+): Figure[] {
+  const at = `${nameOf(options.load)}, ${options.slots} slots`;
+  const beyond = Math.max(...ours.map(({ runningMax }) => runningMax - options.slots));
   return [
-    atMost("T7.lost", "lost or stranded jobs in all simulated loads, saturation included", {
-      ours,
-      peer,
+    atMost(`T7.lost@${id}`, `lost or stranded jobs, ${at}`, {
+      ours: total(ours, "lost"),
+      peer: peer === undefined ? null : total(peer, "lost"),
       limit: 0,
     }),
-    atMost("T7.beyond", "jobs running beyond the pool's size in all simulated loads", {
+    atMost(`T7.beyond@${id}`, `jobs running beyond the pool's size, ${at}`, {
       ours: Math.max(0, beyond),
       limit: 0,
     }),
   ];
 }
 
-async function enqueueAttempts(bench: Bench): Promise<Figure[]> {
-  const figures: Figure[] = [];
-  const bars = [
-    { load: AT_10, id: "10", limit: 1.02 },
-    { load: AT_100, id: "100", limit: 1.06 },
-    { load: BURST_50, id: "burst", limit: 1.4 },
-  ];
-  let [ours, peer] = [0, 0];
-  for (const { id, limit, load } of bars) {
-    const both = await runs(bench, { load, slots: SLOTS });
-    figures.push(
-      atMost(`T8.attempts@${id}`, `enqueue attempts, ${nameOf(load)}, ${SLOTS} slots`, {
-        ours: of(both.ours, "attempts"),
-        peer: of(both.peer, "attempts"),
-        limit,
-      }),
-    );
-    ours += of(both.ours, "terminal");
-    peer += of(both.peer, "terminal");
-  }
-  const what = "enqueues given up in these loads";
-  return [...figures, atMost("T8.terminal", what, { ours, peer, limit: 0 })];
-}
-
-async function twiceTheCapacity(bench: Bench): Promise<Figure[]> {
-  const { ours, peer } = await runs(bench, { load: TWICE, slots: SLOTS });
+function startLatency(at: string, id: string, runs: Under): Figure[] {
   return [
-    atMost("T18.doneP99", "burst of twice the capacity, 200 ms jobs: done P99, ms (a target)", {
-      ours: of(ours, "doneP99"),
-      peer: of(peer, "doneP99"),
-      limit: 488,
+    atMost(`T5.p50@${id}`, `start latency at ${at}, P50, ms`, {
+      ...both(runs, "startP50"),
+      limit: 15,
+    }),
+    atMost(`T5.p99@${id}`, `start latency at ${at}, P99, ms`, {
+      ...both(runs, "startP99"),
+      limit: 40,
     }),
   ];
 }
+
+function enqueueing(at: string, id: string, runs: Under, limit: number): Figure[] {
+  return [
+    atMost(`T8.attempts@${id}`, `enqueue attempts, ${at}, ${SLOTS} slots`, {
+      ...both(runs, "attempts"),
+      limit,
+    }),
+    atMost(`T8.terminal@${id}`, `enqueues given up, ${at}`, {
+      ours: total(runs.ours, "terminal"),
+      peer: total(runs.peer, "terminal"),
+      limit: 0,
+    }),
+  ];
+}
+
+/** Arrivals at a rate into a pool with room for them. */
+const steady = (perSecond: number, limit: number): Row => {
+  const id = String(perSecond);
+  const options = { load: { perSecond, forMs: FOR_MS }, slots: SLOTS };
+  return {
+    id: `queue at ${perSecond}/s`,
+    rows: ["T5", "T7", "T8"],
+    measure: async (bench) => {
+      const runs = await under(bench, options);
+      const at = nameOf(options.load);
+      return [
+        ...startLatency(at, id, runs),
+        ...kept(options, id, runs),
+        ...enqueueing(at, id, runs, limit),
+      ];
+    },
+  };
+};
+
+const burst: Row = {
+  id: "queue, burst of 50",
+  rows: ["T7", "T8"],
+  measure: async (bench) => {
+    const options = { load: { burst: 50 }, slots: SLOTS };
+    const runs = await under(bench, options);
+    return [
+      ...kept(options, "burst", runs),
+      ...enqueueing(nameOf(options.load), "burst", runs, 1.4),
+    ];
+  },
+};
+
+const twice: Row = {
+  id: "queue, burst of 200",
+  rows: ["T7", "T18"],
+  measure: async (bench) => {
+    const options = { load: { burst: 2 * SLOTS }, slots: SLOTS };
+    const runs = await under(bench, options);
+    return [
+      ...kept(options, "twice", runs),
+      atMost("T18.doneP99", "burst of twice the capacity, 200 ms jobs: done P99, ms (a target)", {
+        ...both(runs, "doneP99"),
+        limit: 488,
+      }),
+    ];
+  },
+};
+
+/** More than the pool can do, without and with refusals. The pool of the peer never refuses. */
+const saturated = (id: string, waiting: number): Row => ({
+  id: `queue, saturated, ${waiting} may wait`,
+  rows: ["T7"],
+  measure: async (bench) => {
+    const options = { load: { perSecond: 60, forMs: FOR_MS / 2 }, slots: 10, waiting };
+    const ours: Run[] = [];
+    for (const seed of bench.seeds) ours.push(await ourRun(bench, seed, options));
+    return kept(options, id, { ours });
+  },
+});
 
 const BATCH_SHARE_MIN = 0.9;
 
@@ -350,8 +363,10 @@ async function hops(bench: Bench): Promise<Figure[]> {
 export const queueLoads: readonly Row[] = [
   { id: "T3", measure: batches },
   { id: "T4", measure: hops },
-  { id: "T5", measure: startLatency },
-  { id: "T7", measure: lostJobs },
-  { id: "T8", measure: enqueueAttempts },
-  { id: "T18", measure: twiceTheCapacity },
+  steady(10, 1.02),
+  steady(100, 1.06),
+  burst,
+  twice,
+  saturated("queued", 10_000),
+  saturated("refused", 40),
 ];

@@ -1,0 +1,65 @@
+import type { Bench, Figure } from "../figures";
+import type { Results } from "../report";
+import { cache } from "./cache";
+import { fare, SCENARIOS } from "./contention";
+import { guards } from "./guards";
+import { countOperations } from "./operations";
+import { queueCosts } from "./queueCosts";
+import { queueLoads } from "./queueLoads";
+import { upkeep } from "./upkeep";
+
+/** What is measured in one go, in a process of its own where there are several. */
+export interface Part {
+  readonly id: string;
+  /** The rows of the table of bars that it has figures of; none for the tables beside it. */
+  readonly rows: readonly string[];
+  measure(bench: Bench): Promise<Results>;
+}
+
+const NOTHING: Results = { figures: [], operations: [], contention: [] };
+
+const rows = [...queueCosts, ...queueLoads, ...guards, ...cache, ...upkeep];
+
+/** The longest first, so that the last one to end is a short one. */
+export const PARTS: readonly Part[] = [
+  ...rows.map(({ id, measure, rows: ids = [id] }) => ({
+    id,
+    rows: ids,
+    measure: async (bench: Bench) => ({ ...NOTHING, figures: await measured(ids, measure, bench) }),
+  })),
+  {
+    id: "operations",
+    rows: [],
+    measure: async (bench: Bench) => ({ ...NOTHING, operations: await countOperations(bench) }),
+  },
+  ...SCENARIOS.map((scenario) => ({
+    id: `contention ${scenario.id}`,
+    rows: [],
+    measure: async (bench: Bench) => ({ ...NOTHING, contention: await fare(bench, scenario) }),
+  })),
+];
+
+/** A row that cannot be measured is a miss, and the others are measured all the same. */
+async function measured(
+  ids: readonly string[],
+  measure: (bench: Bench) => Promise<readonly Figure[]>,
+  bench: Bench,
+): Promise<readonly Figure[]> {
+  try {
+    return await measure(bench);
+  } catch (error) {
+    const what = `not measured: ${error instanceof Error ? error.message : String(error)}`;
+    return ids.map((id) => ({ id, what, ours: null, peer: null, limit: 0, pass: false }));
+  }
+}
+
+const ROWS = Array.from({ length: 19 }, (_, i) => `T${i + 1}`);
+const ORDER = [...ROWS.slice(0, 10), "T10b", ...ROWS.slice(10)];
+
+export const rowOf = ({ id }: Figure): string => id.split(".")[0] ?? id;
+
+/** In the order of the table of bars. */
+export function inOrder(figures: readonly Figure[]): Figure[] {
+  const place = (figure: Figure): number => ORDER.indexOf(rowOf(figure));
+  return [...figures].sort((a, b) => place(a) - place(b));
+}
