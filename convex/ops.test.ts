@@ -46,17 +46,13 @@ const insertJobs = (t: Backend, count: number, status: "completed" | "dead_lette
   t.run(async (ctx) => {
     for (let i = 0; i < count; i++)
       await ctx.db.insert("toolJobs", {
-        source: "operator",
-        toolName: "search_web",
-        qosClass: "realtime",
-        status,
-        attempts: 1,
-        maxAttempts: 1,
-        availableAt: 0,
-        fence: 1,
-        createdAt: 0,
-        updatedAt: i,
-        expiresAt: 0,
+        p: status === "completed" ? "c" : "d",
+        a: i,
+        t: "search_web",
+        c: "r",
+        o: "o",
+        f: 1,
+        j: "{}",
       });
   });
 
@@ -77,6 +73,7 @@ describe("the snapshot of an idle deployment", () => {
       rateLimitPressure: {
         sampledEvents: 0,
         byBucketOutcome: {},
+        byBucketOutcomeReason: {},
         recentAlerts: [],
         alertsInWindow: 0,
       },
@@ -124,6 +121,15 @@ describe("the snapshot of an idle deployment", () => {
       },
       chatStreams: { streaming: 0, orphaned: 0 },
       webhookInbox: { queued: 0, deadLetter: 0, oldestQueuedAgeMs: null },
+      toolQueueAlerts: { alertsInWindow: 0, recent: [] },
+      alerts: {
+        active: 0,
+        alertsInWindow: 0,
+        recent: [],
+        waiting: 0,
+        undelivered: 0,
+        oldestWaitingAgeMs: null,
+      },
       degradedServe: [],
       truncated: [],
     });
@@ -311,7 +317,7 @@ describe("the snapshot of a busy deployment", () => {
         });
     });
     await insertJobs(t, 200, "completed");
-    expect((await snapshot(t)).truncated).toEqual(["replayProtection", "toolJobs"]);
+    expect((await snapshot(t)).truncated).toEqual(["replayProtection"]);
   });
 });
 

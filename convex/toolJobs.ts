@@ -1,44 +1,59 @@
 import { v } from "convex/values";
 import { AppError } from "../src/errors/appError";
 import { internal } from "./_generated/api";
-import { internalMutation, internalQuery } from "./_generated/server";
+import { internalAction, internalMutation, internalQuery } from "./_generated/server";
+import * as Batches from "./model/toolJobBatches";
+import { cleanUp } from "./model/toolJobCleanup";
+import * as DeadLetters from "./model/toolJobDeadLetters";
+import * as Rows from "./model/toolJobRows";
 import * as ToolJobs from "./model/toolJobs";
+import {
+  claim,
+  deadLetter,
+  held,
+  jobView,
+  next,
+  qosClass,
+  queueStats,
+  refused,
+  source,
+} from "./model/toolJobShapes";
+import * as Starts from "./model/toolJobStarts";
+import * as Stats from "./model/toolJobStats";
 import * as ToolResults from "./model/toolResults";
-
-const functions: ToolJobs.QueueFunctions = {
-  run: internal.toolRuns.run,
-  dispatch: internal.toolJobs.dispatch,
-  expireLease: internal.toolJobs.expireLease,
-};
-
-const claim = v.object({
-  jobId: v.id("toolJobs"),
-  fence: v.number(),
-  toolName: v.string(),
-  argsJson: v.string(),
-  attempts: v.number(),
-  leaseExpiresAt: v.number(),
-});
 
 /** Where the work's result is cached. */
 const cacheKey = v.object({ namespace: v.string(), key: v.string() });
-
 /** Largest arguments of a job, in characters. */
 const ARGS_CHARS_MAX = 16 * 1024;
 
+/** The queue of a tool. Throws `invalid_request` for one that is unknown or does not queue. */
+function queueFor(toolName: string, argsJson: readonly string[]): Rows.ToolQueue {
+  const queue = Rows.queueOf(toolName);
+  if (queue === null)
+    throw new AppError("invalid_request", { detail: "This tool does not queue." });
+  if (argsJson.some((json) => json.length > ARGS_CHARS_MAX))
+    throw new AppError("invalid_request", { detail: "The arguments are too large." });
+  return queue;
+}
+
 /**
- * Hands a job to the caller to run at once, queues it, joins it to identical work in flight, or
- * refuses as `saturated`. With `cache`, a result that was stored since the caller looked there is
- * `cached`, and no job is made. Throws `invalid_request` for an unknown tool or oversized arguments.
+ * Makes a job: `run` where the caller is to run it at once, `waiting` where others will, `joined` to
+ * identical work in flight or not, or `saturated`. With `run: "worker"` the caller never runs it.
+ * With `cache`, a result that was stored since the caller looked there is `cached`, and no job is
+ * made. `deadlineMs` from now on the job is not started any more. Throws `invalid_request` for an
+ * unknown tool or oversized arguments.
  */
 export const enqueue = internalMutation({
   args: {
-    source: v.union(v.literal("chat_action"), v.literal("chat_http"), v.literal("operator")),
+    source,
     toolName: v.string(),
     argsJson: v.string(),
     workKey: v.optional(v.string()),
     maxAttempts: v.optional(v.number()),
     run: v.optional(v.union(v.literal("caller"), v.literal("worker"))),
+    qosClass: v.optional(qosClass),
+    deadlineMs: v.optional(v.number()),
     cache: v.optional(cacheKey),
   },
   returns: v.union(
@@ -47,68 +62,100 @@ export const enqueue = internalMutation({
     v.object({ kind: v.literal("waiting"), jobId: v.id("toolJobs"), joined: v.boolean() }),
     v.object({ kind: v.literal("saturated"), retryAfterMs: v.number() }),
   ),
-  handler: async (ctx, { cache, ...job }) => {
-    const toolName = ToolJobs.toolOf(job.toolName);
-    if (toolName === null) throw new AppError("invalid_request", { detail: "Unknown tool." });
-    if (job.argsJson.length > ARGS_CHARS_MAX)
-      throw new AppError("invalid_request", { detail: "The arguments are too large." });
+  handler: async (ctx, { cache, run = "caller", toolName, ...job }) => {
+    const queue = queueFor(toolName, [job.argsJson]);
     // Between a caller's look at the cache and this, the job it would have joined may have ended.
     const stored = cache === undefined ? null : await ToolResults.findFresh(ctx, cache, Date.now());
     if (stored !== null) return { kind: "cached" as const, value: stored };
-    return await ToolJobs.enqueue(ctx, { ...job, toolName }, functions);
+    return await ToolJobs.enqueue(ctx, queue, { ...job, run });
   },
 });
 
-/** The state of a job with its result, or null where it is gone. */
+/**
+ * Makes up to 100 jobs of one tool for workers to run, in one transaction. The id of each, in order;
+ * null for one that was refused because too many wait. Throws `invalid_request` as `enqueue` does.
+ */
+export const enqueueMany = internalMutation({
+  args: {
+    source,
+    toolName: v.string(),
+    jobs: v.array(v.object({ argsJson: v.string(), workKey: v.optional(v.string()) })),
+    maxAttempts: v.optional(v.number()),
+    qosClass: v.optional(qosClass),
+    deadlineMs: v.optional(v.number()),
+  },
+  returns: v.object({
+    jobIds: v.array(v.union(v.id("toolJobs"), v.null())),
+    started: v.number(),
+    waiting: v.number(),
+    refused: v.number(),
+    retryAfterMs: v.number(),
+  }),
+  handler: async (ctx, { jobs, toolName, ...common }) => {
+    const queue = queueFor(
+      toolName,
+      jobs.map(({ argsJson }) => argsJson),
+    );
+    if (jobs.length > Batches.BATCH_JOBS_MAX)
+      throw new AppError("invalid_request", { detail: "Too many jobs at once." });
+    const many = await Batches.enqueueMany(
+      ctx,
+      queue,
+      jobs.map((job) => ({ ...common, ...job })),
+    );
+    const refused = many.jobIds.filter((jobId) => jobId === null).length;
+    const retryAfterMs = refused === 0 ? 0 : ToolJobs.SATURATED_RETRY_MS;
+    return { ...many, jobIds: [...many.jobIds], refused, retryAfterMs };
+  },
+});
+
+/** The state of a job with its result, or null where it is gone. Times in epoch milliseconds. */
 export const get = internalQuery({
   args: { jobId: v.id("toolJobs") },
-  returns: v.union(
-    v.null(),
-    v.object({
-      _id: v.id("toolJobs"),
-      status: v.string(),
-      attempts: v.number(),
-      maxAttempts: v.number(),
-      resultJson: v.union(v.string(), v.null()),
-      lastError: v.union(v.string(), v.null()),
-      deadLetterReason: v.union(v.string(), v.null()),
-      deadLetterAt: v.union(v.number(), v.null()),
-      availableAt: v.number(),
-      updatedAt: v.number(),
-      createdAt: v.number(),
-      completedAt: v.union(v.number(), v.null()),
-    }),
-  ),
+  returns: v.union(v.null(), jobView),
   handler: async (ctx, { jobId }) => {
     const job = await ctx.db.get("toolJobs", jobId);
-    if (job === null) return null;
-    const done = job.status === "completed" ? await ToolJobs.loadPayload(ctx, jobId) : null;
-    return {
-      _id: job._id,
-      status: job.status,
-      attempts: job.attempts,
-      maxAttempts: job.maxAttempts,
-      resultJson: done?.resultJson ?? null,
-      lastError: job.lastErrorCode ?? null,
-      deadLetterReason: job.deadLetterReason ?? null,
-      deadLetterAt: job.deadLetterAt ?? null,
-      availableAt: job.availableAt,
-      updatedAt: job.updatedAt,
-      createdAt: job.createdAt,
-      completedAt: job.completedAt ?? null,
-    };
+    return job === null ? null : await Rows.view(ctx, job, Date.now());
   },
 });
 
-/** Takes the oldest waiting job of a tool, or null where none waits or no slot is free. */
+/**
+ * Takes the next waiting job of a tool, or of any, for an operator to run; null where none waits or
+ * no slot is free, as it is as long as the queue runs by itself.
+ */
 export const claimNext = internalMutation({
-  args: { toolName: v.string() },
+  args: { toolName: v.optional(v.string()) },
   returns: v.union(claim, v.null()),
-  handler: async (ctx, args) => {
-    const toolName = ToolJobs.toolOf(args.toolName);
-    return toolName === null ? null : await ToolJobs.claimNext(ctx, toolName, functions);
+  handler: async (ctx, { toolName }) => {
+    const nowMs = Date.now();
+    for (const tool of toolName === undefined ? Rows.QUEUED_TOOLS : [toolName]) {
+      const queue = Rows.queueOf(tool);
+      const claimed = queue === null ? null : await Starts.serve(ctx, queue, nowMs);
+      if (claimed !== null) return claimed;
+    }
+    return null;
   },
 });
+
+/**
+ * Runs jobs that wait although slots are free, up to `maxJobs`. The queue does this by itself; this
+ * is for an operator who raised a tool's limit and does not want to wait for the next job's end.
+ */
+export const processQueue = internalAction({
+  args: { maxJobs: v.optional(v.number()) },
+  returns: v.object({
+    processed: v.number(),
+    jobs: v.array(v.object({ jobId: v.id("toolJobs"), status: v.string() })),
+  }),
+  // The work needs what mutations must not load, so it is done next door.
+  handler: async (ctx, { maxJobs }): Promise<Processed> =>
+    await ctx.runAction(internal.toolRuns.processWaiting, { maxJobs: maxJobs ?? 1 }),
+});
+
+interface Processed {
+  processed: number;
+  jobs: { jobId: Rows.JobId; status: string }[];
+}
 
 const cacheEntry = v.object({
   namespace: v.string(),
@@ -117,79 +164,196 @@ const cacheEntry = v.object({
   value: v.string(),
 });
 
-/** Ends a job well and caches its result in the same transaction. Refused for a stale worker. */
+/**
+ * Ends a job well and caches its result in the same transaction. Not `ok` for a stale worker, nor for
+ * a job that was cancelled. The slot goes to whoever is next: as `next` to a worker that
+ * `wantsNext`, else to a worker that this starts.
+ */
 export const complete = internalMutation({
   args: {
-    jobId: v.id("toolJobs"),
-    fence: v.number(),
+    ...held,
     resultJson: v.string(),
     cache: v.optional(cacheEntry),
+    wantsNext: v.optional(v.boolean()),
   },
-  returns: v.object({ ok: v.boolean() }),
-  handler: async (ctx, { cache, ...held }) => {
-    const ok = await ToolJobs.complete(ctx, held, functions);
-    if (ok && cache !== undefined) await ToolResults.store(ctx, cache, Date.now());
-    return { ok };
+  returns: v.object({ ok: v.boolean(), next }),
+  handler: async (ctx, { cache, wantsNext = false, ...done }) => {
+    const completed = await ToolJobs.complete(ctx, { ...done, wantsNext });
+    if (completed.ok && cache !== undefined) await ToolResults.store(ctx, cache, Date.now());
+    return completed;
   },
 });
 
 /**
  * Ends an attempt badly: the next is scheduled in the same transaction, or the job is buried. With
- * `cache`, a burial is remembered there for a short time, so that nobody asks again at once.
+ * `cache`, a burial is remembered there for a short time, so that nobody asks again at once. The slot
+ * goes on as in `complete`.
  */
 export const fail = internalMutation({
   args: {
-    jobId: v.id("toolJobs"),
-    fence: v.number(),
+    ...held,
     errorCode: v.string(),
     retryable: v.boolean(),
     cache: v.optional(cacheKey),
+    wantsNext: v.optional(v.boolean()),
   },
   returns: v.object({
     ok: v.boolean(),
     status: v.union(
       v.literal("requeued"),
       v.literal("dead_letter"),
+      v.literal("failed"),
+      v.literal("cancelled"),
       v.literal("missing"),
       v.literal("not_running"),
     ),
     retryDelayMs: v.number(),
+    next,
   }),
-  handler: async (ctx, { cache, ...held }) => {
-    const failed = await ToolJobs.fail(ctx, held, functions);
+  handler: async (ctx, { cache, wantsNext = false, ...ended }) => {
+    const failed = await ToolJobs.fail(ctx, { ...ended, wantsNext });
     if (cache !== undefined && failed.status === "dead_letter")
-      await ToolResults.storeFailure(ctx, { ...cache, code: held.errorCode }, Date.now());
-    return { ok: failed.status === "requeued" || failed.status === "dead_letter", ...failed };
+      await ToolResults.storeFailure(ctx, { ...cache, code: ended.errorCode }, Date.now());
+    return { ok: failed.status !== "missing" && failed.status !== "not_running", ...failed };
   },
 });
 
-/** Starts a worker for a job whose retry time has come. */
-export const dispatch = internalMutation({
+/**
+ * Extends a worker's lease and notes its progress, from 0 to 1. Not `ok` where the job is another's;
+ * `cancelled` where nobody wants it any more and the worker should stop and report.
+ */
+export const heartbeat = internalMutation({
+  args: { ...held, progress: v.optional(v.number()) },
+  returns: v.object({ ok: v.boolean(), cancelled: v.boolean(), leaseExpiresAt: v.number() }),
+  handler: (ctx, beat) => ToolJobs.heartbeat(ctx, beat),
+});
+
+/** Cancels a job: at once where it waits, else (`cancelling`) when its worker or its lease ends. */
+export const cancel = internalMutation({
   args: { jobId: v.id("toolJobs") },
+  returns: v.union(
+    v.object({
+      ok: v.literal(true),
+      status: v.union(v.literal("cancelled"), v.literal("cancelling")),
+    }),
+    v.object({
+      ok: v.literal(false),
+      reason: v.union(v.literal("missing"), v.literal("ended")),
+    }),
+  ),
+  handler: (ctx, { jobId }) => ToolJobs.cancel(ctx, jobId),
+});
+
+/** Starts a job whose time to be tried again has come, or puts it in line. */
+export const dispatch = internalMutation({
+  args: held,
   returns: v.null(),
-  handler: async (ctx, { jobId }) => {
-    await ToolJobs.dispatch(ctx, jobId, functions);
+  handler: async (ctx, job) => {
+    await ToolJobs.dispatch(ctx, job);
     return null;
   },
 });
 
-/** Takes a job back from a worker that went silent. */
+/** Takes a job back from a worker that went silent, and gives its slot to whoever is next. */
 export const expireLease = internalMutation({
-  args: { jobId: v.id("toolJobs"), fence: v.number() },
+  args: { slotId: v.id("slots"), fence: v.number() },
   returns: v.null(),
-  handler: async (ctx, held) => {
-    await ToolJobs.expireLease(ctx, held, functions);
+  handler: async (ctx, lease) => {
+    await ToolJobs.expireLease(ctx, lease);
     return null;
   },
+});
+
+/** Goes on looking through a line in which many came too late to be started. */
+export const serveLine = internalMutation({
+  args: { toolName: v.string() },
+  returns: v.null(),
+  handler: async (ctx, { toolName }) => {
+    const queue = Rows.queueOf(toolName);
+    const claimed = queue === null ? null : await Starts.serve(ctx, queue, Date.now());
+    if (claimed !== null) await Starts.startWorkers(ctx, [claimed]);
+    return null;
+  },
+});
+
+/** Dead letters without arguments or results, the newest first, up to 500. */
+export const listDeadLetters = internalQuery({
+  args: { limit: v.optional(v.number()) },
+  returns: v.array(deadLetter),
+  handler: (ctx, { limit = 50 }) => DeadLetters.list(ctx, limit),
+});
+
+/** Puts one dead letter back into the queue with all its attempts before it, and starts it. */
+export const requeueDeadLetter = internalMutation({
+  args: { jobId: v.id("toolJobs") },
+  returns: v.union(v.object({ ok: v.literal(true) }), refused),
+  handler: (ctx, { jobId }) => DeadLetters.requeue(ctx, jobId),
+});
+
+/** Puts the oldest dead letters back, of one tool or of all, up to 100; `dryRun` only says which. */
+export const requeueDeadLetters = internalMutation({
+  args: {
+    toolName: v.optional(v.string()),
+    limit: v.number(),
+    dryRun: v.optional(v.boolean()),
+  },
+  returns: v.object({
+    requeued: v.number(),
+    jobIds: v.array(v.id("toolJobs")),
+    dryRun: v.boolean(),
+    hasMore: v.boolean(),
+  }),
+  handler: async (ctx, { dryRun = false, ...wanted }) => {
+    const { hasMore, jobIds } = await DeadLetters.requeueMany(ctx, { ...wanted, dryRun });
+    return { requeued: dryRun ? 0 : jobIds.length, jobIds: [...jobIds], dryRun, hasMore };
+  },
+});
+
+/**
+ * Puts a dead letter off until a time, or by a delay, at which it goes back into the queue by
+ * itself; it is kept until then, with the reason. Throws `invalid_request` without a time.
+ */
+export const deferDeadLetter = internalMutation({
+  args: {
+    jobId: v.id("toolJobs"),
+    untilMs: v.optional(v.number()),
+    delayMs: v.optional(v.number()),
+    reason: v.string(),
+  },
+  returns: v.union(v.object({ ok: v.literal(true), untilMs: v.number() }), refused),
+  handler: async (ctx, { delayMs, jobId, reason, untilMs }) => {
+    const nowMs = Date.now();
+    const wanted = untilMs ?? nowMs + (delayMs ?? Number.NaN);
+    if (!Number.isFinite(wanted))
+      throw new AppError("invalid_request", { detail: "Give untilMs or delayMs." });
+    return await DeadLetters.defer(ctx, { jobId, reason, untilMs: Math.max(nowMs, wanted) });
+  },
+});
+
+/** Puts a deferred dead letter back when its time has come. */
+export const requeueDeferred = internalMutation({
+  args: { jobId: v.id("toolJobs"), untilMs: v.number() },
+  returns: v.null(),
+  handler: async (ctx, deferred) => {
+    await DeadLetters.requeueDeferred(ctx, deferred);
+    return null;
+  },
+});
+
+/** How many jobs there are. Nothing is sampled, so `limit` is taken and changes nothing. */
+export const getQueueStats = internalQuery({
+  args: { limit: v.optional(v.number()) },
+  returns: queueStats,
+  handler: (ctx) => Stats.queueStats(ctx, Date.now()),
 });
 
 /** Deletes jobs whose retention is over, in bounded batches, until none is left. */
 export const cleanupExpired = internalMutation({
   args: {},
-  returns: v.object({ deleted: v.number() }),
+  returns: v.object({ deleted: v.number(), deletedJobs: v.number(), buriedJobs: v.number() }),
   handler: async (ctx) => {
-    const { deleted, hasMore } = await ToolJobs.deleteExpired(ctx, functions);
+    const { buriedJobs, deletedJobs, hasMore } = await cleanUp(ctx);
     if (hasMore) await ctx.scheduler.runAfter(0, internal.toolJobs.cleanupExpired, {});
-    return { deleted };
+    return { deleted: deletedJobs, deletedJobs, buriedJobs };
   },
 });

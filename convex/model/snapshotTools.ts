@@ -5,14 +5,19 @@ import { MINUTE } from "../../src/core/time";
 import type { QueueReading, VerdictInput } from "../../src/slo/reading";
 import { cachePolicy, queuePolicy } from "../../src/tools/policy";
 import { TOOL_IDS, type ToolId, toolRow } from "../../src/tools/table";
-import type { Doc } from "../_generated/dataModel";
 import type { QueryCtx } from "../_generated/server";
-import { type Reading, reserve, shownName, takeNewest, takeRows } from "./snapshotReading";
+import { type Reading, reserve, shownName, takeNewest } from "./snapshotReading";
 import type { cacheSection, jobCounts, toolJobSection } from "./snapshotShape";
 import * as CacheCounts from "./toolCacheCounts";
+import {
+  newestFirst as deadLettersNewestFirst,
+  viewOf as deadLetterView,
+} from "./toolJobDeadLetters";
+import { without } from "./toolJobRows";
+import { readQueues } from "./toolJobStats";
 
-const CACHE_COUNT_ROWS_MAX = 48;
-const CACHE_USE_ROWS_MAX = 32;
+const CACHE_COUNT_ROWS_MAX = 32;
+const CACHE_USE_ROWS_MAX = 24;
 
 const QUEUED_TOOLS = TOOL_IDS.filter((tool) => toolRow(tool).queue !== null);
 
@@ -54,9 +59,9 @@ export const cacheServed = ({ use }: CacheSection): VerdictInput["served"] =>
 type Counts = Infer<typeof jobCounts>;
 type JobSection = Infer<typeof toolJobSection>;
 
-const JOB_STATUSES = ["queued", "running", "completed", "failed", "dead_letter"] as const;
-const JOB_ROWS_MAX = 25;
 const NO_JOBS: Counts = { queued: 0, running: 0, completed: 0, failed: 0, deadLetter: 0 };
+/** Jobs read for their age: they hold arguments, so these are the bytes of it. */
+const JOBS_READ = { headsMax: 24, oldestMax: 10 };
 
 export interface ToolJobs {
   readonly section: Omit<JobSection, "recentDeadLetters">;
@@ -65,29 +70,20 @@ export interface ToolJobs {
 
 /** Jobs by tool and status, and ages of the oldest. */
 export async function toolJobs(ctx: QueryCtx, reading: Reading): Promise<ToolJobs> {
-  const queues: QueueReading[] = [];
+  const read = await readQueues(ctx, reading.nowMs, JOBS_READ);
+  reading.left.rowsLeft -= read.documents;
+  reading.left.bytesLeft -= read.bytes;
+  if (read.truncated) reading.truncated.add("toolJobs");
   const byTool: Record<string, Counts> = {};
-  for (const tool of QUEUED_TOOLS) {
-    const counts = { ...NO_JOBS };
-    const ages: { queued: number | null; running: number | null } = { queued: null, running: null };
-    for (const status of JOB_STATUSES) {
-      const rows = await jobsOf(ctx, reading, { tool, status });
-      counts[status === "dead_letter" ? "deadLetter" : status] = rows.length;
-      if (status !== "queued" && status !== "running") continue;
-      for (const { createdAt, updatedAt } of rows) {
-        const sinceMs = status === "queued" ? createdAt : updatedAt;
-        ages[status] = Math.max(ages[status] ?? 0, reading.nowMs - sinceMs);
-      }
-    }
-    byTool[tool] = counts;
-    queues.push({
-      tool,
-      queued: counts.queued,
-      queuedMax: queuePolicy(env, tool)?.queueMax ?? 1,
-      running: counts.running,
-      oldestQueuedAgeMs: ages.queued,
-      oldestRunningAgeMs: ages.running,
-    });
+  const queues: QueueReading[] = [];
+  for (const [name, { counts, ...ages }] of Object.entries(read.tools)) {
+    const tool = shownName(name);
+    const shown = addCounts(without(counts, ["cancelled"]), byTool[tool] ?? NO_JOBS);
+    byTool[tool] = shown;
+    const queuedMax = QUEUED_TOOLS.some((known) => known === tool)
+      ? (queuePolicy(env, tool as ToolId)?.queueMax ?? 1)
+      : 1;
+    queues.push({ tool, queued: shown.queued, queuedMax, running: shown.running, ...ages });
   }
   const byStatus = Object.values(byTool).reduce(addCounts, NO_JOBS);
   const section = {
@@ -101,40 +97,22 @@ export async function toolJobs(ctx: QueryCtx, reading: Reading): Promise<ToolJob
   return { section, queues };
 }
 
-async function jobsOf(
-  ctx: QueryCtx,
-  reading: Reading,
-  { status, tool }: { readonly tool: ToolId; readonly status: (typeof JOB_STATUSES)[number] },
-): Promise<Doc<"toolJobs">[]> {
-  return await takeRows(
-    reading,
-    ctx.db
-      .query("toolJobs")
-      .withIndex("by_tool_status_available", (q) => q.eq("toolName", tool).eq("status", status)),
-    { section: "toolJobs", rowsMax: JOB_ROWS_MAX },
-  );
-}
-
 /** The newest dead letters, without what users asked: arguments and results are shown to nobody. */
 export async function recentDeadLetters(
   ctx: QueryCtx,
   reading: Reading,
 ): Promise<JobSection["recentDeadLetters"]> {
-  const rows = await takeNewest(
-    reading,
-    ctx.db
-      .query("toolJobs")
-      .withIndex("by_status_updated", (q) => q.eq("status", "dead_letter"))
-      .order("desc"),
-    { section: "toolJobs", rowsMax: reading.limit },
-  );
-  return rows.map((job) => ({
-    jobId: job._id,
-    toolName: shownName(job.toolName),
-    attempts: job.attempts,
-    reason: job.deadLetterReason === undefined ? null : shownName(job.deadLetterReason),
-    errorCode: job.lastErrorCode === undefined ? null : shownName(job.lastErrorCode),
-    deadLetterAt: job.deadLetterAt ?? null,
+  const rows = await takeNewest(reading, deadLettersNewestFirst(ctx), {
+    section: "toolJobs",
+    rowsMax: reading.limit,
+  });
+  return rows.map(deadLetterView).map((letter) => ({
+    jobId: letter.jobId,
+    toolName: shownName(letter.toolName),
+    attempts: letter.attempts,
+    reason: letter.reason === null ? null : shownName(letter.reason),
+    errorCode: letter.errorCode === null ? null : shownName(letter.errorCode),
+    deadLetterAt: letter.deadLetterAt,
   }));
 }
 

@@ -1,416 +1,329 @@
-import type { FunctionReference } from "convex/server";
-import { env } from "../../src/config/env";
-import { readKnob } from "../../src/config/read";
-import { fullJitterMs } from "../../src/core/backoff";
+/** The life of a tool job: enqueued, run by its caller or a worker, completed, failed, cancelled. */
 import { KIB, utf8Bytes } from "../../src/core/bytes";
-import { MINUTE, SECOND } from "../../src/core/time";
+import { type Ending, isPast, PLACE, standingOf } from "../../src/core/queue";
+import { SECOND } from "../../src/core/time";
 import { AppError } from "../../src/errors/appError";
-import { type QueuePolicy, queuePolicy } from "../../src/tools/policy";
-import { isToolId, type ToolId } from "../../src/tools/table";
+import { internal } from "../_generated/api";
 import type { Doc, Id } from "../_generated/dataModel";
 import type { MutationCtx, QueryCtx } from "../_generated/server";
-import { newBatch, takeBatch } from "./batch";
 import * as Slots from "./slots";
-
-export type Job = Doc<"toolJobs">;
-
-/** What a worker needs to run a job, and to prove later that it is still its own. */
-export interface Claim {
-  readonly jobId: Id<"toolJobs">;
-  readonly fence: number;
-  readonly toolName: string;
-  readonly argsJson: string;
-  readonly attempts: number;
-  readonly leaseExpiresAt: number;
-}
-
-/** Scheduled functions the queue starts; the model knows no function files. */
-export interface QueueFunctions {
-  /** An action that claims and runs one waiting job of a tool. */
-  readonly run: FunctionReference<"action", "internal", { toolName: string }>;
-  readonly dispatch: FunctionReference<"mutation", "internal", { jobId: Id<"toolJobs"> }>;
-  readonly expireLease: FunctionReference<
-    "mutation",
-    "internal",
-    { jobId: Id<"toolJobs">; fence: number }
-  >;
-}
-
-export interface NewJob {
-  readonly source: Job["source"];
-  readonly toolName: ToolId;
-  readonly argsJson: string;
-  /** Key of identical work; callers with the same key share one job. */
-  readonly workKey?: string;
-  readonly maxAttempts?: number;
-  /** Who runs it where a slot is free: the caller at once, the default, or a worker of its own. */
-  readonly run?: "caller" | "worker";
-}
+import * as Counts from "./toolJobCounts";
+import * as Ends from "./toolJobEnds";
+import * as Line from "./toolJobLine";
+import {
+  type Claim,
+  deadlineOf,
+  type Job,
+  type JobId,
+  LEASE_GRACE_MS,
+  newRow,
+  type NewJob,
+  queueOf,
+  statusNow,
+  type ToolQueue,
+} from "./toolJobRows";
+import * as Starts from "./toolJobStarts";
 
 export type Enqueued =
   | { readonly kind: "run"; readonly claim: Claim }
-  | { readonly kind: "waiting"; readonly jobId: Id<"toolJobs">; readonly joined: boolean }
+  | { readonly kind: "waiting"; readonly jobId: JobId; readonly joined: boolean }
   | { readonly kind: "saturated"; readonly retryAfterMs: number };
 
-const MAX_ATTEMPTS_CEILING = 6;
-const RETRY_CAP_MS = MINUTE;
-/** After a lease ends its job is taken back, with a margin for the completion on its way. */
-const LEASE_GRACE_MS = 5 * SECOND;
-const SATURATED_RETRY_MS = SECOND;
-/** When a worker that was started for a job is believed lost: the platform runs actions at most once. */
-const START_GRACE_MS = 10 * SECOND;
+/** Who holds a job, and whether the same worker would run another one after it. */
+export interface Held {
+  readonly jobId: JobId;
+  readonly fence: number;
+  readonly wantsNext: boolean;
+}
+
+export const SATURATED_RETRY_MS = SECOND;
 /** Largest result. A tool's is 64 KiB, before its quotes are escaped. */
 const RESULT_BYTES_MAX = 256 * KIB;
 
-/** The tool a job names, or null for one that no longer exists. */
-export const toolOf = (toolName: string): ToolId | null => (isToolId(toolName) ? toolName : null);
-
 /**
- * Hands the job to the caller to run at once where a slot is free and nobody waits for it, queues it
- * where there is room, else refuses. Identical work in flight is joined and writes nothing.
+ * Hands the job to the caller to run at once where a slot is free, or to a worker; puts it where it
+ * waits for a slot, or refuses. Identical work in flight is joined and writes nothing.
  */
 export async function enqueue(
   ctx: MutationCtx,
-  job: NewJob,
-  functions: QueueFunctions,
+  queue: ToolQueue,
+  { run, ...job }: NewJob & { readonly run: "caller" | "worker" },
 ): Promise<Enqueued> {
   const nowMs = Date.now();
-  const { toolName, workKey } = job;
-  const inFlight = workKey === undefined ? null : await findInFlight(ctx, workKey);
+  const inFlight = await findInFlight(ctx, job.workKey, nowMs);
   if (inFlight !== null) return { kind: "waiting", jobId: inFlight._id, joined: true };
-
-  const slot = await Slots.findFree(ctx, slotRequest(toolName), nowMs);
-  // Whoever waits goes first: a steady stream of new jobs must not starve the queue.
-  const ahead = slot === null ? null : await nextWaiting(ctx, toolName, nowMs);
-  const isNext = slot !== null && ahead === null;
-  const run = isNext && job.run !== "worker" ? slot : null;
-  if (!isNext && (await isFull(ctx, toolName)))
-    return { kind: "saturated", retryAfterMs: SATURATED_RETRY_MS };
-  const configured = readKnob(env, "TOOL_JOB_MAX_ATTEMPTS");
-  const jobId = await ctx.db.insert("toolJobs", {
-    source: job.source,
-    toolName,
-    qosClass: policyOf(toolName).qos,
-    status: "queued",
-    attempts: 0,
-    maxAttempts: clamp(
-      job.maxAttempts ?? configured,
-      1,
-      Math.max(configured, MAX_ATTEMPTS_CEILING),
-    ),
-    availableAt: nowMs,
-    fence: 0,
-    createdAt: nowMs,
-    updatedAt: nowMs,
-    expiresAt: nowMs + readKnob(env, "TOOL_JOB_TTL_MS"),
-    ...(workKey === undefined ? {} : { workKey }),
-  });
-  await ctx.db.insert("toolJobPayloads", { jobId, argsJson: job.argsJson });
-  if (ahead !== null) await startWorker(ctx, ahead, functions);
-  if (run === null && !isNext) return { kind: "waiting", jobId, joined: false };
-  const row = await ctx.db.get("toolJobs", jobId);
-  if (row === null) throw new Error("a job just inserted exists");
-  if (run === null) {
-    await startWorker(ctx, row, functions);
-    return { kind: "waiting", jobId, joined: false };
-  }
-  return { kind: "run", claim: await claim(ctx, { job: row, slot: run }, functions) };
+  const seat = await Line.findSeat(ctx, queue, { mustFit: false, nowMs });
+  if (seat.kind === "full") return { kind: "saturated", retryAfterMs: SATURATED_RETRY_MS };
+  const draft = { row: newRow(job, queue, nowMs), of: { argsJson: job.argsJson } };
+  const { claim, jobId } = await Starts.place(ctx, queue, draft, { seat, nowMs });
+  if (claim !== null && run === "caller") return { kind: "run", claim };
+  if (claim !== null) await Starts.startWorkers(ctx, [claim]);
+  return { kind: "waiting", jobId, joined: false };
 }
 
-/** Takes the oldest waiting job of a tool, if a slot is free for it. */
-export async function claimNext(
+/** A job of the same work that waits or runs, and may still bring a result. */
+export async function findInFlight(
   ctx: MutationCtx,
-  toolName: ToolId,
-  functions: QueueFunctions,
-): Promise<Claim | null> {
-  const nowMs = Date.now();
-  const slot = await Slots.findFree(ctx, slotRequest(toolName), nowMs);
-  if (slot === null) return null;
-  const job = await nextWaiting(ctx, toolName, nowMs);
-  return job === null ? null : await claim(ctx, { job, slot }, functions);
+  workKey: string | undefined,
+  nowMs: number,
+): Promise<Job | null> {
+  if (workKey === undefined) return null;
+  const jobs = await ctx.db
+    .query("toolJobs")
+    .withIndex("by_work_key", (q) => q.eq("k", workKey))
+    .order("desc")
+    .take(IN_FLIGHT_LOOKS);
+  return jobs.find((job) => ["queued", "running"].includes(statusNow(job, nowMs))) ?? null;
 }
 
-/**
- * Ends a job well. Refused (false) where the caller no longer holds it. Throws `internal_error` for
- * a result too large to be stored whole.
- */
-export async function complete(
-  ctx: MutationCtx,
-  held: { readonly jobId: Id<"toolJobs">; readonly fence: number; readonly resultJson: string },
-  functions: QueueFunctions,
-): Promise<boolean> {
-  const job = await loadHeld(ctx, held);
-  if (job === null) return false;
-  if (utf8Bytes(held.resultJson) > RESULT_BYTES_MAX)
-    throw new AppError("internal_error", { detail: "The result is too large." });
-  const nowMs = Date.now();
-  await stopTimer(ctx, job);
-  await endAttempt(ctx, job, functions);
-  const payload = await loadPayload(ctx, job._id);
-  if (payload !== null)
-    await ctx.db.patch("toolJobPayloads", payload._id, { resultJson: held.resultJson });
-  await ctx.db.patch("toolJobs", job._id, {
-    status: "completed",
-    completedAt: nowMs,
-    expiresAt: nowMs + readKnob(env, "TOOL_JOB_TTL_MS"),
-    ...released(nowMs),
-  });
-  return true;
-}
-
-export type Failed = "requeued" | "dead_letter" | "missing" | "not_running";
-
-/** Ends one attempt badly: schedules the next in the same transaction, or buries the job. */
-export async function fail(
-  ctx: MutationCtx,
-  held: {
-    readonly jobId: Id<"toolJobs">;
-    readonly fence: number;
-    readonly errorCode: string;
-    readonly retryable: boolean;
-  },
-  functions: QueueFunctions,
-): Promise<{ readonly status: Failed; readonly retryDelayMs: number }> {
-  const job = await loadHeld(ctx, held);
-  if (job === null) {
-    const gone = (await ctx.db.get("toolJobs", held.jobId)) === null;
-    return { status: gone ? "missing" : "not_running", retryDelayMs: 0 };
-  }
-  await stopTimer(ctx, job);
-  await endAttempt(ctx, job, functions);
-  if (!held.retryable || job.attempts >= job.maxAttempts) {
-    await bury(ctx, job, held.retryable ? "attempts_exhausted" : "not_retryable", held.errorCode);
-    return { status: "dead_letter", retryDelayMs: 0 };
-  }
-  return { status: "requeued", retryDelayMs: await requeue(ctx, job, held.errorCode, functions) };
-}
-
-/** Takes a job back whose worker let its lease expire. A job that ended or moved on is left alone. */
-export async function expireLease(
-  ctx: MutationCtx,
-  held: { readonly jobId: Id<"toolJobs">; readonly fence: number },
-  functions: QueueFunctions,
-): Promise<void> {
-  const job = await loadHeld(ctx, held);
-  if (job === null) return;
-  await endAttempt(ctx, job, functions);
-  if (job.attempts >= job.maxAttempts) await bury(ctx, job, "lease_expired", "lease_expired");
-  else await requeue(ctx, job, "lease_expired", functions);
-}
-
-/** Starts a worker for a waiting job whose time has come; does nothing where no slot is free. */
-export async function dispatch(
-  ctx: MutationCtx,
-  jobId: Id<"toolJobs">,
-  functions: QueueFunctions,
-): Promise<void> {
-  const nowMs = Date.now();
-  const job = await ctx.db.get("toolJobs", jobId);
-  if (job?.status !== "queued" || job.availableAt > nowMs) return;
-  const toolName = toolOf(job.toolName);
-  if (toolName === null) return;
-  const slot = await Slots.findFree(ctx, slotRequest(toolName), nowMs);
-  // Without a free slot the completion that frees one starts the next worker.
-  if (slot !== null) await startWorker(ctx, job, functions);
-}
-
-/** Starts a worker for a job that waits, and looks again in case the worker is lost on its way. */
-async function startWorker(ctx: MutationCtx, job: Job, functions: QueueFunctions): Promise<void> {
-  await ctx.scheduler.runAfter(0, functions.run, { toolName: job.toolName });
-  await ctx.scheduler.runAfter(START_GRACE_MS, functions.dispatch, { jobId: job._id });
-}
-
-/** Arguments and result of a job. */
-export async function loadPayload(
-  ctx: QueryCtx,
-  jobId: Id<"toolJobs">,
-): Promise<Doc<"toolJobPayloads"> | null> {
-  return await ctx.db
-    .query("toolJobPayloads")
-    .withIndex("by_job", (q) => q.eq("jobId", jobId))
-    .unique();
-}
-
-const released = (nowMs: number) => ({
-  updatedAt: nowMs,
-  slot: undefined,
-  leaseExpiresAt: undefined,
-  leaseTimerId: undefined,
-});
-
-async function claim(
-  ctx: MutationCtx,
-  { job, slot }: { readonly job: Job; readonly slot: Slots.FreeSlot },
-  functions: QueueFunctions,
-): Promise<Claim> {
-  const nowMs = Date.now();
-  const lease = await Slots.take(ctx, slot, nowMs);
-  const fence = job.fence + 1;
-  const leaseExpiresAt = nowMs + slot.request.leaseMs;
-  const leaseTimerId = await ctx.scheduler.runAt(
-    leaseExpiresAt + LEASE_GRACE_MS,
-    functions.expireLease,
-    { jobId: job._id, fence },
-  );
-  await ctx.db.patch("toolJobs", job._id, {
-    status: "running",
-    attempts: job.attempts + 1,
-    fence,
-    slot: lease,
-    leaseExpiresAt,
-    leaseTimerId,
-    updatedAt: nowMs,
-  });
-  const payload = await loadPayload(ctx, job._id);
-  if (payload === null) throw new Error("a job has its payload");
-  return {
-    jobId: job._id,
-    fence,
-    toolName: job.toolName,
-    argsJson: payload.argsJson,
-    attempts: job.attempts + 1,
-    leaseExpiresAt,
-  };
-}
+/** Jobs of the same work there may be besides one in flight: those past their deadline. */
+const IN_FLIGHT_LOOKS = 4;
 
 /** The job if this fence still holds it, else null: the result of a stale worker is refused. */
 async function loadHeld(
-  ctx: MutationCtx,
-  { jobId, fence }: { readonly jobId: Id<"toolJobs">; readonly fence: number },
+  ctx: QueryCtx,
+  { fence, jobId }: Pick<Held, "jobId" | "fence">,
 ): Promise<Job | null> {
   const job = await ctx.db.get("toolJobs", jobId);
-  return job?.status === "running" && job.fence === fence ? job : null;
+  return job?.p === PLACE.running && job.f === fence ? job : null;
 }
 
-/** Cancels the scheduled end of the lease. Not for that function itself, which is running then. */
-async function stopTimer(ctx: MutationCtx, job: Job): Promise<void> {
-  if (job.leaseTimerId !== undefined) await ctx.scheduler.cancel(job.leaseTimerId);
+export interface Completed {
+  readonly ok: boolean;
+  readonly next: Claim | null;
 }
 
-/** Frees the slot and hands it over: a worker is started if another job of the tool waits. */
-async function endAttempt(ctx: MutationCtx, job: Job, functions: QueueFunctions): Promise<void> {
-  const held = job.slot === undefined ? null : await Slots.loadHeld(ctx, job.slot);
-  if (held !== null) await Slots.release(ctx, held, Date.now());
-  const toolName = toolOf(job.toolName);
-  if (toolName === null) return;
-  const waiting = await nextWaiting(ctx, toolName, Date.now());
-  if (waiting !== null) await startWorker(ctx, waiting, functions);
-}
-
-async function requeue(
+/**
+ * Ends a job well and gives its slot to whoever is next. Not `ok` where the caller no longer holds
+ * the job, or it was cancelled: then its result is not kept. Throws `internal_error` for a result
+ * too large to be stored whole.
+ */
+export async function complete(
   ctx: MutationCtx,
-  job: Job,
-  errorCode: string,
-  functions: QueueFunctions,
-): Promise<number> {
+  { resultJson, wantsNext, ...held }: Held & { readonly resultJson: string },
+): Promise<Completed> {
   const nowMs = Date.now();
-  const retryDelayMs = fullJitterMs({
-    attempt: job.attempts,
-    baseMs: readKnob(env, "TOOL_JOB_RETRY_BASE_MS"),
-    capMs: RETRY_CAP_MS,
-    random: Math.random,
-  });
-  const availableAt = nowMs + retryDelayMs;
-  await ctx.db.patch("toolJobs", job._id, {
-    status: "queued",
-    availableAt,
-    lastErrorCode: errorCode,
-    ...released(nowMs),
-  });
-  await ctx.scheduler.runAt(availableAt, functions.dispatch, { jobId: job._id });
-  return retryDelayMs;
+  const job = await loadHeld(ctx, held);
+  if (job === null) return { ok: false, next: null };
+  if (utf8Bytes(resultJson) > RESULT_BYTES_MAX)
+    throw new AppError("internal_error", { detail: "The result is too large." });
+  await stopTimer(ctx, job);
+  const completed = job.y !== true;
+  if (completed) await Ends.succeed(ctx, job, { resultJson, nowMs });
+  else await Ends.cancel(ctx, job, nowMs);
+  const next = await giveSlot(ctx, job, { completed, nowMs });
+  return { ok: completed, next: await offer(ctx, next, wantsNext) };
 }
 
-async function bury(ctx: MutationCtx, job: Job, reason: string, errorCode: string): Promise<void> {
-  const nowMs = Date.now();
-  await ctx.db.patch("toolJobs", job._id, {
-    status: "dead_letter",
-    deadLetterReason: reason,
-    deadLetterAt: nowMs,
-    lastErrorCode: errorCode,
-    expiresAt: nowMs + readKnob(env, "TOOL_JOB_DLQ_TTL_MS"),
-    ...released(nowMs),
-  });
+export type FailedStatus =
+  "requeued" | "dead_letter" | "failed" | "cancelled" | "missing" | "not_running";
+
+export interface Failed {
+  readonly status: FailedStatus;
+  readonly retryDelayMs: number;
+  readonly next: Claim | null;
 }
 
-function slotRequest(toolName: ToolId): Slots.SlotRequest {
+/** Ends one attempt badly: the next is scheduled in the same transaction, or the job is buried. */
+export async function fail(
+  ctx: MutationCtx,
+  {
+    errorCode,
+    retryable,
+    wantsNext,
+    ...held
+  }: Held & { readonly errorCode: string; readonly retryable: boolean },
+): Promise<Failed> {
+  const job = await loadHeld(ctx, held);
+  if (job === null) {
+    const gone = (await ctx.db.get("toolJobs", held.jobId)) === null;
+    return { status: gone ? "missing" : "not_running", retryDelayMs: 0, next: null };
+  }
+  await stopTimer(ctx, job);
+  const ending =
+    queueOf(job.t) === null ? "unknown_tool" : retryable ? "failed" : "failed_for_good";
+  const { ended, next } = await endAttempt(ctx, job, { ending, code: errorCode });
   return {
-    pool: `tool:${toolName}`,
-    size: policyOf(toolName).runMax,
-    holder: toolName,
-    leaseMs: readKnob(env, "TOOL_JOB_LEASE_MS"),
+    status: ended.kind,
+    retryDelayMs: ended.kind === "requeued" ? ended.retryDelayMs : 0,
+    next: await offer(ctx, next, wantsNext),
   };
 }
 
-function policyOf(toolName: ToolId): QueuePolicy {
-  const policy = queuePolicy(env, toolName);
-  if (policy === null)
-    throw new AppError("invalid_request", { detail: "This tool does not queue." });
-  return policy;
+async function endAttempt(
+  ctx: MutationCtx,
+  job: Job,
+  { code, ending }: { readonly ending: Ending; readonly code: string },
+): Promise<{ readonly ended: Ends.Ended; readonly next: Claim | null }> {
+  const nowMs = Date.now();
+  const ended = await Ends.endAttempt(ctx, job, { ending, code, nowMs });
+  return { ended, next: await giveSlot(ctx, job, { completed: false, nowMs }) };
 }
 
-/** Whether the tool's waiting room is full. Reads no more than its cap, and only when all run. */
-async function isFull(ctx: MutationCtx, toolName: ToolId): Promise<boolean> {
-  const { queueMax } = policyOf(toolName);
-  const waiting = await ctx.db
-    .query("toolJobs")
-    .withIndex("by_tool_status_available", (q) => q.eq("toolName", toolName).eq("status", "queued"))
-    .take(queueMax);
-  return waiting.length >= queueMax;
-}
-
-async function nextWaiting(ctx: MutationCtx, toolName: ToolId, nowMs: number): Promise<Job | null> {
-  return await ctx.db
-    .query("toolJobs")
-    .withIndex("by_tool_status_available", (q) =>
-      q.eq("toolName", toolName).eq("status", "queued").lte("availableAt", nowMs),
-    )
-    .first();
-}
-
-async function findInFlight(ctx: MutationCtx, workKey: string): Promise<Job | null> {
-  for (const status of ["running", "queued"] as const) {
-    const job = await ctx.db
-      .query("toolJobs")
-      .withIndex("by_work_key", (q) => q.eq("workKey", workKey).eq("status", status))
-      .first();
-    if (job !== null) return job;
-  }
+/** Gives the slot of a job that ended to whoever is next. One that was lost is another's already. */
+async function giveSlot(
+  ctx: MutationCtx,
+  job: Job,
+  { completed, nowMs }: { readonly completed: boolean; readonly nowMs: number },
+): Promise<Claim | null> {
+  const slot = await slotOf(ctx, job, nowMs);
+  if (slot !== null) return await Starts.handOn(ctx, slot, { toolName: job.t, completed, nowMs });
+  if (completed) await Counts.add(ctx, job.t, { completed: 1 });
   return null;
 }
 
-/** What is no number becomes `min`: a job must not be tried for ever. */
-const clamp = (value: number, min: number, max: number): number =>
-  Math.min(max, Math.max(min, Math.floor(value) || min));
+/** The slot a job runs in: still its own, or expired and nobody's. */
+async function slotOf(ctx: QueryCtx, { g, l }: Job, nowMs: number): Promise<Doc<"slots"> | null> {
+  if (l === undefined || g === undefined) return null;
+  const slot = await ctx.db.get("slots", l);
+  return slot !== null && (slot.f === g || slot.e <= nowMs) ? slot : null;
+}
+
+/** Gives a claim to the worker that asked for one, else starts a worker with it. */
+async function offer(
+  ctx: MutationCtx,
+  claim: Claim | null,
+  wantsNext: boolean,
+): Promise<Claim | null> {
+  if (claim === null || wantsNext) return claim;
+  await Starts.startWorkers(ctx, [claim]);
+  return null;
+}
+
+/** Cancels what is scheduled for a job. Not for that function itself, which is running then. */
+async function stopTimer(ctx: MutationCtx, { x }: Job): Promise<void> {
+  if (x !== undefined) await ctx.scheduler.cancel(x);
+}
 
 /**
- * Deletes ended jobs whose retention is over, with their payloads, one batch of them. One that
- * never ended is not deleted but buried first: a job does not vanish.
+ * Extends the lease of a running job, writing only once half of it has passed, and notes how far it
+ * is. Tells a worker whether it still holds the job and whether anybody still wants it.
  */
-export async function deleteExpired(
+export async function heartbeat(
   ctx: MutationCtx,
-  functions: QueueFunctions,
-): Promise<{ readonly deleted: number; readonly hasMore: boolean }> {
+  { progress, ...held }: Pick<Held, "jobId" | "fence"> & { readonly progress?: number },
+): Promise<{ readonly ok: boolean; readonly cancelled: boolean; readonly leaseExpiresAt: number }> {
   const nowMs = Date.now();
-  const batch = newBatch();
-  let deleted = 0;
-  const expired = await takeBatch(
-    ctx.db.query("toolJobs").withIndex("by_expires_at", (q) => q.lte("expiresAt", nowMs)),
-    batch,
-  );
-  for (const job of expired) {
-    if (job.status === "queued" || job.status === "running") {
-      if (job.status === "running") {
-        await stopTimer(ctx, job);
-        await endAttempt(ctx, job, functions);
-      }
-      await bury(ctx, job, "expired", job.lastErrorCode ?? "expired");
-      continue;
-    }
-    const payload = await loadPayload(ctx, job._id);
-    if (payload !== null) await ctx.db.delete("toolJobPayloads", payload._id);
-    await ctx.db.delete("toolJobs", job._id);
-    deleted += 1;
+  const job = await loadHeld(ctx, held);
+  const slot = job === null ? null : await slotOf(ctx, job, nowMs);
+  const queue = job === null ? null : queueOf(job.t);
+  if (job === null || slot === null || slot.f !== job.g || queue === null)
+    return { ok: false, cancelled: job?.y === true, leaseExpiresAt: 0 };
+  const reached = progress === undefined ? undefined : Math.min(1, Math.max(0, progress || 0));
+  if (reached !== undefined && reached !== job.s)
+    await ctx.db.patch("toolJobs", job._id, { s: reached });
+  const leaseEndMs = leaseEndOf(slot, queue);
+  const renewed = leaseEndMs - nowMs < queue.leaseMs / 2;
+  if (renewed) await ctx.db.patch("slots", slot._id, { e: nowMs + queue.slotMs });
+  return {
+    ok: true,
+    cancelled: job.y === true,
+    leaseExpiresAt: renewed ? nowMs + queue.leaseMs : leaseEndMs,
+  };
+}
+
+/** When the lease of the job in a slot ends: the slot is kept a little longer. */
+const leaseEndOf = ({ e }: Doc<"slots">, { leaseMs, slotMs }: ToolQueue): number =>
+  e - slotMs + leaseMs;
+
+/** Takes a job back whose worker let its lease expire. A job that ended or moved on is left alone. */
+export async function expireLease(ctx: MutationCtx, lease: Slots.Lease): Promise<void> {
+  const nowMs = Date.now();
+  const slot = await Slots.loadHeld(ctx, lease);
+  const job = await findHolder(ctx, lease, slot);
+  if (job === null) return;
+  const queue = queueOf(job.t);
+  const leaseEndMs = slot === null || queue === null ? 0 : leaseEndOf(slot, queue);
+  if (leaseEndMs > nowMs) {
+    const due = leaseEndMs + LEASE_GRACE_MS;
+    const x = await ctx.scheduler.runAt(due, internal.toolJobs.expireLease, lease);
+    await ctx.db.patch("toolJobs", job._id, { x });
+    return;
   }
-  return { deleted, hasMore: batch.full };
+  const ending = queue === null ? "unknown_tool" : "lease_expired";
+  const { next } = await endAttempt(ctx, job, { ending, code: "lease_expired" });
+  await offer(ctx, next, false);
+}
+
+/** The job that ran under a lease, also where its slot is another's already. */
+async function findHolder(
+  ctx: MutationCtx,
+  { fence, slotId }: Slots.Lease,
+  slot: Doc<"slots"> | null,
+): Promise<Job | null> {
+  const jobId: JobId | null =
+    slot?.h === undefined
+      ? await ctx.runQuery(
+          internal.toolJobPicks.findRunning,
+          { slotId, fence },
+          { useStaleSnapshot: true },
+        )
+      : ctx.db.normalizeId("toolJobs", slot.h);
+  const job = jobId === null ? null : await ctx.db.get("toolJobs", jobId);
+  return job?.p === PLACE.running && job.l === slotId && job.g === fence ? job : null;
+}
+
+/** Jobs that run at once, at most: slots of all pools, and a few lost ones. */
+const RUNNING_MAX = 1_000;
+
+/** The running job of a lease, where its slot does not say. To be run on a stale snapshot. */
+export async function findRunning(
+  ctx: QueryCtx,
+  { fence, slotId }: { slotId: Id<"slots">; fence: number },
+): Promise<JobId | null> {
+  const running = await ctx.db
+    .query("toolJobs")
+    .withIndex("by_place", (q) => q.eq("p", PLACE.running))
+    .take(RUNNING_MAX);
+  return running.find(({ g, l }) => l === slotId && g === fence)?._id ?? null;
+}
+
+/** Starts a job whose time to be tried again has come, or puts it in line. */
+export async function dispatch(
+  ctx: MutationCtx,
+  { fence, jobId }: { readonly jobId: JobId; readonly fence: number },
+): Promise<void> {
+  const job = await ctx.db.get("toolJobs", jobId);
+  if (job?.p !== PLACE.backingOff || job.f !== fence) return;
+  await resume(ctx, job, Date.now());
+}
+
+/** Puts a job that stands nowhere back into the queue, and starts it where a slot is free. */
+export async function resume(ctx: MutationCtx, job: Job, nowMs: number): Promise<void> {
+  const queue = queueOf(job.t);
+  if (queue === null) {
+    await Ends.bury(ctx, job, "unknown_tool", nowMs);
+    return;
+  }
+  if (isPast(deadlineOf(job), nowMs)) {
+    await Ends.missDeadline(ctx, job, nowMs);
+    return;
+  }
+  const seat = await Line.findSeat(ctx, queue, { mustFit: true, nowMs });
+  if (seat.kind === "full") throw new Error("a job that must fit finds a place");
+  const { claim } = await Starts.place(ctx, queue, Starts.draftOf(job), { seat, nowMs });
+  if (claim !== null) await Starts.startWorkers(ctx, [claim]);
+}
+
+export type Cancelled =
+  | { readonly ok: true; readonly status: "cancelled" | "cancelling" }
+  | { readonly ok: false; readonly reason: "missing" | "ended" };
+
+/**
+ * Cancels a job: one that waits at once; one that runs keeps its slot until its worker reports or
+ * its lease ends. From now on nobody joins it, and `get` says that it is cancelled.
+ */
+export async function cancel(ctx: MutationCtx, jobId: JobId): Promise<Cancelled> {
+  const job = await ctx.db.get("toolJobs", jobId);
+  if (job === null) return { ok: false, reason: "missing" };
+  if (job.p === PLACE.running) {
+    await ctx.db.patch("toolJobs", job._id, { y: true, k: undefined });
+    return { ok: true, status: "cancelling" };
+  }
+  const waits = standingOf(job.p) !== null || job.p === PLACE.next;
+  if (!waits && job.p !== PLACE.backingOff) return { ok: false, reason: "ended" };
+  if (waits) await Line.leave(ctx, { job, stripe: null });
+  else await stopTimer(ctx, job);
+  await Ends.cancel(ctx, job, Date.now());
+  return { ok: true, status: "cancelled" };
 }

@@ -1,14 +1,7 @@
 import { defineTable } from "convex/server";
 import { v } from "convex/values";
 
-export const toolJobStatus = v.union(
-  v.literal("queued"),
-  v.literal("running"),
-  v.literal("completed"),
-  v.literal("failed"),
-  v.literal("dead_letter"),
-  v.literal("cancelled"),
-);
+const attempt = v.object({ atMs: v.number(), code: v.string() });
 
 /** What the cache was to the tool calls of one turn, or of many. Each call counts once. */
 export const cacheUse = v.object({
@@ -60,44 +53,82 @@ export const toolTables = {
     use: v.array(cacheUse),
   }).index("by_start_shard", ["startMs", "shard"]),
 
-  // Tool jobs without their payloads. Written by enqueue and by whoever holds the lease; read by
-  // waiting callers, hand-over and the snapshot. Dies after its retention.
+  // Tool jobs. Written by enqueue, cancel and whoever holds the lease; read by waiting callers,
+  // hand-over and operators. Dies after its retention. Short names and two indexes only: each job
+  // pays for these bytes about ten times. What is at its default is absent.
   toolJobs: defineTable({
-    source: v.union(v.literal("chat_action"), v.literal("chat_http"), v.literal("operator")),
-    toolName: v.string(),
-    qosClass: v.string(),
-    status: toolJobStatus,
-    /** Key of identical work: joined while it is queued or running. */
-    workKey: v.optional(v.string()),
-    attempts: v.number(),
-    maxAttempts: v.number(),
-    availableAt: v.number(),
-    /** Grows with each claim: the result of an earlier one is refused. */
-    fence: v.number(),
-    slot: v.optional(v.object({ slotId: v.id("slots"), fence: v.number() })),
-    leaseExpiresAt: v.optional(v.number()),
-    /** Scheduled `expireLease`, cancelled by the completion. */
-    leaseTimerId: v.optional(v.id("_scheduled_functions")),
-    lastErrorCode: v.optional(v.string()),
-    deadLetterReason: v.optional(v.string()),
-    deadLetterAt: v.optional(v.number()),
-    createdAt: v.number(),
-    updatedAt: v.number(),
-    completedAt: v.optional(v.number()),
-    expiresAt: v.number(),
+    /** Place: one of PLACE in src/core/queue.ts, or a place in line of its tool. */
+    p: v.string(),
+    /** Since when it stands there, in epoch ms; of a job that backs off, until when. */
+    a: v.number(),
+    /** Tool. */
+    t: v.string(),
+    /** Class. */
+    c: v.union(v.literal("r"), v.literal("i"), v.literal("b")),
+    /** Source: chat over HTTP, chat action, operator. */
+    o: v.union(v.literal("h"), v.literal("a"), v.literal("o")),
+    /** Fence: claims so far, each of which was an attempt. The result of an earlier one is refused. */
+    f: v.number(),
+    /** Claims that do not count as attempts: those before an operator requeued it. */
+    b: v.optional(v.number()),
+    /** Attempts asked for, where the caller asked. */
+    m: v.optional(v.number()),
+    /** Key of identical work: joined while it is queued or running, and absent after. */
+    k: v.optional(v.string()),
+    /** Slot and its fence while running; the slot where it is to be next. */
+    l: v.optional(v.id("slots")),
+    g: v.optional(v.number()),
+    /** What is scheduled for it: the end of its lease, or its next attempt. */
+    x: v.optional(v.id("_scheduled_functions")),
+    /** Deadline, in epoch ms. */
+    d: v.optional(v.number()),
+    /** Arguments and result as JSON text, up to 1 KiB each. */
+    j: v.optional(v.string()),
+    r: v.optional(v.string()),
+    /** Whether there is a row of payload as well. */
+    v: v.optional(v.boolean()),
+    /** Progress its worker reported, from 0 to 1. */
+    s: v.optional(v.number()),
+    /** Whether it was cancelled while running. */
+    y: v.optional(v.boolean()),
+    /** Attempts that failed: the last few of them. */
+    h: v.optional(v.array(attempt)),
+    /** Why it was buried or failed. */
+    w: v.optional(v.string()),
+    /** Until when and why an operator put it off, and since when it has been a dead letter. */
+    u: v.optional(v.object({ untilMs: v.number(), reason: v.string(), sinceMs: v.number() })),
   })
-    .index("by_tool_status_available", ["toolName", "status", "availableAt"])
-    .index("by_status_available", ["status", "availableAt"])
-    .index("by_status_updated", ["status", "updatedAt"])
-    .index("by_work_key", ["workKey", "status"])
-    .index("by_expires_at", ["expiresAt"]),
+    .index("by_place", ["p", "a"])
+    .index("by_work_key", ["k"]),
 
-  // Arguments and result of a tool job, apart from its state so that looking at the state never
+  // Arguments and results above 1 KiB, apart from the state, so that looking at the state never
   // reads 64 KiB. Written by enqueue and complete; read by the worker and the waiting caller. Dies
   // with its job.
   toolJobPayloads: defineTable({
     jobId: v.id("toolJobs"),
-    argsJson: v.string(),
+    argsJson: v.optional(v.string()),
     resultJson: v.optional(v.string()),
   }).index("by_job", ["jobId"]),
+
+  // Jobs in line of tool t on stripe z, by class. Written when one joins or leaves the line; read by
+  // whoever looks for a place or for the next. Dies with its last job.
+  toolJobStripes: defineTable({
+    t: v.string(),
+    z: v.number(),
+    r: v.number(),
+    i: v.number(),
+    b: v.number(),
+  }).index("by_tool_stripe", ["t", "z"]),
+
+  // What slots do not count of the jobs there are, as sums over shards picked at random: dead
+  // letters, cancelled and failed ones, and what was deleted of those that slots did count. Written
+  // by their rare ends and by cleanup; read by operators. Never deleted.
+  toolJobCounts: defineTable({
+    t: v.string(),
+    z: v.number(),
+    completed: v.number(),
+    failed: v.number(),
+    cancelled: v.number(),
+    deadLetters: v.number(),
+  }).index("by_tool_shard", ["t", "z"]),
 };

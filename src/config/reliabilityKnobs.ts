@@ -1,5 +1,5 @@
 import { DAY, HOUR, MINUTE, SECOND } from "../core/time";
-import { int, type IntKnob, type KnobGroup, text } from "./rows";
+import { choice, int, type IntKnob, type KnobGroup, text } from "./rows";
 
 /** The pair that every rate limit has. */
 function rateLimit<Name extends string>(
@@ -342,6 +342,50 @@ const JOB_KNOBS = {
   TOOL_JOB_RUNMAX_QOS_BATCH: weight(1, "batch"),
 };
 
+const QUEUE_ALERT_KNOBS = {
+  TOOL_QUEUE_ALERTS_ENABLED: choice(JOBS, {
+    default: "true",
+    options: ["true", "false"],
+    meaning: "Whether the health of the tool job queue is looked after at all.",
+  }),
+  TOOL_QUEUE_ALERT_WINDOW_MIN: int(JOBS, {
+    unit: "minutes",
+    default: 5,
+    range: [1, 1_440],
+    meaning: "Minutes that an alert of the queue is about.",
+  }),
+  TOOL_QUEUE_ALERT_COOLDOWN_MS: int(JOBS, {
+    unit: "ms",
+    default: 15 * MINUTE,
+    range: [SECOND, DAY],
+    meaning: "Shortest time between two alerts about the same trouble of the queue.",
+  }),
+  TOOL_QUEUE_ALERT_MAX_QUEUED: int(JOBS, {
+    unit: "jobs",
+    default: 200,
+    range: [1, 1_000_000],
+    meaning: "Jobs that may wait, all tools together, before somebody is told.",
+  }),
+  TOOL_QUEUE_ALERT_MAX_DLQ: int(JOBS, {
+    unit: "jobs",
+    default: 20,
+    range: [1, 1_000_000],
+    meaning: "Dead letters there may be before somebody is told.",
+  }),
+  TOOL_QUEUE_ALERT_MAX_QUEUED_AGE_MS: int(JOBS, {
+    unit: "ms",
+    default: MINUTE,
+    range: [SECOND, DAY],
+    meaning: "How long a job may wait before somebody is told.",
+  }),
+  TOOL_QUEUE_ALERT_MAX_RUNNING_AGE_MS: int(JOBS, {
+    unit: "ms",
+    default: 5 * MINUTE,
+    range: [SECOND, DAY],
+    meaning: "How long a job may run before somebody is told.",
+  }),
+};
+
 const WEBHOOKS = { group: "Webhook jobs" } as const;
 
 const WEBHOOK_KNOBS = {
@@ -397,6 +441,7 @@ export const RELIABILITY_KNOBS = {
   ),
   ...CACHE_KNOBS,
   ...JOB_KNOBS,
+  ...QUEUE_ALERT_KNOBS,
   ...WEBHOOK_KNOBS,
   ...SNAPSHOT_KNOBS,
 };

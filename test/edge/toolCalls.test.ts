@@ -8,7 +8,7 @@ import { afterEach, beforeAll, beforeEach, describe, expect, test, vi } from "vi
 import { internal } from "../../convex/_generated/api";
 import { chatFunctions } from "../../convex/model/chatFunctions";
 import { runClaim } from "../../src/channels/chat/claimRunner";
-import type { Ctx } from "../../src/channels/chat/functions";
+import type { Claim, Ctx } from "../../src/channels/chat/functions";
 import { runToolCall } from "../../src/channels/chat/toolRunner";
 import type { ToolOutcome } from "../../src/channels/chat/toolTurn";
 import type { Env } from "../../src/config/env";
@@ -69,6 +69,8 @@ interface Turn {
   readonly t: Backend;
   /** Functions called, in order: each of them is billed. */
   readonly calls: string[];
+  /** When jobs were looked at, in milliseconds from the start. */
+  readonly looksAtMs: number[];
   readonly call: (more?: {
     readonly tool?: string;
     readonly query?: string;
@@ -87,11 +89,13 @@ type Run = (
 /** A turn that calls tools through the real functions; `refuse` may break one of them. */
 function turn(t: Backend, refuse: (name: string) => Error | null = () => null): Turn {
   const calls: string[] = [];
+  const looksAtMs: number[] = [];
   const counted = (run: unknown): Run => {
     const real = run as Run;
     return async (reference, args) => {
       const name = getFunctionName(reference);
       calls.push(name);
+      if (name === "toolJobs:get") looksAtMs.push(Date.now() - START_MS);
       const error = refuse(name);
       if (error !== null) throw error;
       return await real(reference, args);
@@ -107,6 +111,7 @@ function turn(t: Backend, refuse: (name: string) => Error | null = () => null): 
   return {
     t,
     calls,
+    looksAtMs,
     abort: () => {
       abort.abort();
     },
@@ -152,23 +157,31 @@ async function drive<T>(work: Promise<T>): Promise<T> {
   }
 }
 
-const PLACE = { namespace: "search_web_v1", key: "q=tides&limit=10" };
+const AT = { namespace: "search_web_v1", key: "q=tides&limit=10" };
 const old = (t: Backend, value = '{"query":"Tides","results":[]}') =>
-  t.mutation(internal.toolCache.set, { ...PLACE, value, ttlMs: MINUTE });
-const entry = (t: Backend) => t.query(internal.toolCache.lookup, PLACE);
+  t.mutation(internal.toolCache.set, { ...AT, value, ttlMs: MINUTE });
+const entry = (t: Backend) => t.query(internal.toolCache.lookup, AT);
 const jobs = (t: Backend) => t.run((ctx) => ctx.db.query("toolJobs").take(100));
+const statuses = async (t: Backend) =>
+  await Promise.all(
+    (await jobs(t)).map(
+      async ({ _id }) => (await t.query(internal.toolJobs.get, { jobId: _id }))?.status,
+    ),
+  );
 const textOf = ({ text }: ToolOutcome) => JSON.parse(text) as Record<string, unknown>;
 const used = ({ cacheUse }: ToolOutcome) =>
   Object.entries(cacheUse ?? {}).flatMap(([name, count]) => (count === 1 ? [name] : []));
 
-/** Runs the waiting jobs as their workers would. */
+/** Runs the jobs that workers were started with. */
 async function work(t: Backend): Promise<number> {
   const ctx = { runQuery: t.query, runMutation: t.mutation } as unknown as Ctx;
-  for (let ran = 0; ; ran++) {
-    const claim = await t.mutation(internal.toolJobs.claimNext, { toolName: "search_web" });
-    if (claim === null) return ran;
+  const scheduled = await t.run((db) => db.db.system.query("_scheduled_functions").take(100));
+  const claims = scheduled
+    .filter(({ name }) => name.startsWith("toolRuns"))
+    .flatMap(({ args }) => (args[0] as { claims: Claim[] }).claims);
+  for (const claim of claims)
     await drive(runClaim(claim, { ctx, env: variables, functions: chatFunctions }));
-  }
+  return claims.length;
 }
 
 describe("a call whose answer is fresh", () => {
@@ -334,7 +347,7 @@ describe("an old answer stands in, marked as degraded, when", () => {
     const { call, calls } = turn(t);
     expect(await call()).toMatchObject({ degraded: true });
     expect(calls).not.toContain("toolJobs:get");
-    expect((await jobs(t)).map(({ status }) => status)).toEqual(["queued"]);
+    expect(await statuses(t)).toEqual(["queued"]);
   });
 
   test("the breaker is open", async () => {
@@ -439,6 +452,20 @@ describe("without an answer to fall back on", () => {
     expect(Date.now() - START_MS).toBeLessThan(waitMs + 2 * STEP_MS);
   });
 
+  test.each([
+    [{}, 250],
+    [{ TOOL_JOB_POLL_MS: "1000" }, 1_000],
+  ])("a queued job is first looked at when %o says", async (env, firstMs) => {
+    set({ TOOL_JOB_RUNMAX_WEB: "1", TOOL_JOB_WAIT_MS: "3000", ...env });
+    const t = backend();
+    await crowd(t, 1);
+    const { call, looksAtMs } = turn(t);
+    await call();
+    expect(looksAtMs[0]).toBeGreaterThanOrEqual(firstMs);
+    expect(looksAtMs[0]).toBeLessThan(firstMs + STEP_MS);
+    expect(looksAtMs.length).toBeLessThanOrEqual(6);
+  });
+
   test("the wait ends with the turn", async () => {
     set({ TOOL_JOB_RUNMAX_WEB: "1" });
     const t = backend();
@@ -526,7 +553,7 @@ describe("a turn that is aborted", () => {
     answer(web());
     await end();
     expect(await entry(t)).toMatchObject({ freshness: "fresh" });
-    expect((await jobs(t)).map(({ status }) => status)).toEqual(["completed"]);
+    expect(await statuses(t)).toEqual(["completed"]);
   });
 
   test("asks for nothing more", async () => {
@@ -534,6 +561,44 @@ describe("a turn that is aborted", () => {
     abort();
     expect((await call()).kind).toBe("failed");
     expect(calls).toEqual(["toolCache:lookup"]);
+  });
+});
+
+describe("a job that its caller runs", () => {
+  test("may take longer than its lease, which is kept meanwhile", async () => {
+    set({ TOOL_JOB_LEASE_MS: "5000" });
+    vi.stubGlobal(
+      "fetch",
+      async () =>
+        await new Promise<Response>((resolve) => {
+          setTimeout(() => {
+            resolve(web());
+          }, 4_800);
+        }),
+    );
+    const t = backend();
+    const { call, calls } = turn(t);
+    expect(await call()).toMatchObject({ kind: "result", degraded: false });
+    expect(calls.filter((name) => name === "toolJobs:heartbeat").length).toBeGreaterThan(0);
+    expect(await statuses(t)).toEqual(["completed"]);
+  });
+
+  test("lets go of what it asked when the job is cancelled", async () => {
+    set({ TOOL_JOB_LEASE_MS: "6000" });
+    const t = backend();
+    let signal: AbortSignal | null | undefined = null;
+    vi.stubGlobal("fetch", async (_: string, init: RequestInit) => {
+      ({ signal } = init);
+      const [job] = await jobs(t);
+      if (job !== undefined) await t.mutation(internal.toolJobs.cancel, { jobId: job._id });
+      return await new Promise<Response>(() => undefined);
+    });
+    const outcome = await turn(t).call();
+    expect(outcome).toMatchObject({ kind: "backpressure", reason: "dead_letter" });
+    expect(signal).toMatchObject({ aborted: true });
+    expect(Date.now() - START_MS).toBeLessThan(3 * SECOND);
+    expect(await statuses(t)).toEqual(["cancelled"]);
+    expect(await entry(t)).toBeNull();
   });
 });
 

@@ -1,5 +1,4 @@
 import type { Env } from "../../config/env";
-import { SECOND } from "../../core/time";
 import { errorData } from "../../errors/appError";
 import { type ErrorCode, ERRORS } from "../../errors/table";
 import { log } from "../../log/log";
@@ -10,59 +9,61 @@ import { runTool } from "../../tools/executors";
 import { type Attempt, resultJson } from "../../tools/jobClient";
 import { cacheKey } from "../../tools/keys";
 import { type CachePolicy, cachePolicy } from "../../tools/policy";
-import { isCacheable, type ToolDeps } from "../../tools/result";
+import { isCacheable, type ToolDeps, type ToolResult } from "../../tools/result";
 import { isToolId, type QueuedToolId, type ToolId, toolRow } from "../../tools/table";
 import type { CacheKey, Claim, Ctx, ToolFunctions } from "./functions";
+import { holdLease } from "./leaseKeeper";
 import { gateOf, tokenStoreOf } from "./outbound";
+import type { ToolBounds } from "./toolTurn";
 
 /** Where claimed jobs are run: in the turn that wants the result, or in a worker of its own. */
 export interface Worker {
   readonly ctx: Ctx;
   readonly env: Env;
   readonly functions: ToolFunctions;
-  /** Until when the result is of use, in epoch milliseconds; the lease's end counts too. */
+  /** Until when the result is of use, in epoch milliseconds. */
   readonly deadlineAtMs?: number;
+  /** Whether to be handed the next job of the slot, in place of another worker. */
+  readonly wantsNext?: boolean;
 }
 
 /** Whether a tool's work goes through the cache and the queue. */
 export const isQueuedToolId = (tool: ToolId): tool is QueuedToolId => toolRow(tool).queue !== null;
 
-/** Time kept of a lease for reporting the result. */
-const LEASE_MARGIN_MS = 2 * SECOND;
-
 /**
  * Runs a claimed job and reports it, result and cache entry in one transaction. A job may have been
  * joined by callers that this one does not know of, so it is run to its end even when the caller who
- * made it leaves: they get its result, and so does the cache.
+ * made it leaves: they get its result, and so does the cache. It is let go when it was cancelled or
+ * taken over. What the next job of its slot is, is told to a worker that asked.
  */
-export async function runClaim(claim: Claim, worker: Worker): Promise<Attempt> {
+export async function runClaim(
+  claim: Claim,
+  worker: Worker,
+): Promise<Attempt & { readonly next: Claim | null }> {
   const { ctx, env, functions } = worker;
   const { fence, jobId, toolName } = claim;
-  if (!isToolId(toolName) || !isQueuedToolId(toolName))
-    throw new Error("a job names a queued tool");
-  const parsed = parseToolArgs<QueuedToolId>(toolName, JSON.parse(claim.argsJson) as unknown);
-  if (!parsed.ok) throw new Error("arguments were checked before they were queued");
-  const cache = await cachePlace(env, toolName, parsed.args);
+  const work = workOf(claim);
+  const cache = work === null ? null : await cachePlace(env, work.tool, work.args);
   const held = { jobId, fence };
-  const ran = await runTool(toolName, parsed.args, depsOf(worker, deadlineOf(claim, worker))).then(
-    (result) => ({ ok: true as const, result }),
-    (error: unknown) => ({ ok: false as const, code: errorData(error).code }),
-  );
+  const asking = worker.wantsNext === true ? { wantsNext: true } : {};
+  const ran = work === null ? UNKNOWN : await run(work, claim, worker);
   if (!ran.ok) {
     const { code } = ran;
     const failure = {
       ...held,
       errorCode: code,
-      retryable: ERRORS[code].retryable,
+      retryable: work !== null && ERRORS[code].retryable,
       ...(cache !== null && isProvidersFault(code) ? { cache: cache.at } : {}),
     };
     const failed = await report(
-      () => ctx.runMutation(functions.fail, failure),
+      () => ctx.runMutation(functions.fail, { ...failure, ...asking }),
       () => ctx.scheduler.runAfter(0, functions.fail, failure),
     );
     log.event("tool_attempt_failed", { tool: toolName, code, status: failed?.status ?? "later" });
-    // Whoever holds the job now goes on with it, if it is not dead.
-    return { kind: failed?.status === "dead_letter" ? "failed" : "requeued" };
+    return {
+      kind: failed === null || GOES_ON.includes(failed.status) ? "requeued" : "failed",
+      next: failed?.next ?? null,
+    };
   }
   const { result } = ran;
   const done = {
@@ -72,11 +73,52 @@ export async function runClaim(claim: Claim, worker: Worker): Promise<Attempt> {
       ? { cache: { ...cache.at, ttlMs: cache.policy.ttlMs, value: result.value } }
       : {}),
   };
-  await report(
-    () => ctx.runMutation(functions.complete, done),
+  const completed = await report(
+    () => ctx.runMutation(functions.complete, { ...done, ...asking }),
     () => ctx.scheduler.runAfter(0, functions.complete, done),
   );
-  return { kind: "done", result };
+  return { kind: "done", result, next: completed?.next ?? null };
+}
+
+/** Statuses of a job that has another attempt, by itself or by whoever took it over. */
+const GOES_ON: readonly string[] = ["requeued", "not_running"];
+
+interface Work {
+  readonly tool: QueuedToolId;
+  readonly args: ToolArgs[QueuedToolId];
+}
+
+/** What a claim asks for; null where no tool of ours does it any more, since it was queued. */
+function workOf({ argsJson, toolName }: Claim): Work | null {
+  if (!isToolId(toolName) || !isQueuedToolId(toolName)) return null;
+  const parsed = parseToolArgs<QueuedToolId>(toolName, JSON.parse(argsJson) as unknown);
+  return parsed.ok ? { tool: toolName, args: parsed.args } : null;
+}
+
+type Ran =
+  | { readonly ok: true; readonly result: ToolResult }
+  | { readonly ok: false; readonly code: ErrorCode };
+
+const UNKNOWN: Ran = { ok: false, code: "internal_error" };
+
+/** Does the work while the lease on it is kept. */
+async function run({ args, tool }: Work, claim: Claim, worker: Worker): Promise<Ran> {
+  const { ctx, functions } = worker;
+  const { fence, jobId } = claim;
+  const lease = holdLease(
+    claim.leaseExpiresAt,
+    () => ctx.runMutation(functions.heartbeat, { jobId, fence }),
+    platformIo,
+  );
+  try {
+    const deadlineAtMs = Math.min(claim.deadlineAt ?? Infinity, worker.deadlineAtMs ?? Infinity);
+    const deps = depsOf(worker, { deadlineAtMs, signal: lease.lost });
+    return { ok: true, result: await runTool(tool, args, deps) };
+  } catch (error) {
+    return { ok: false, code: errorData(error).code };
+  } finally {
+    lease.release();
+  }
 }
 
 /**
@@ -107,18 +149,17 @@ export async function cachePlace<Id extends QueuedToolId>(
   return { policy, at: { namespace: policy.namespace, key: await cacheKey(tool, args) } };
 }
 
-/** What tools need of where they run. */
-export function depsOf({ ctx, env, functions }: Worker, deadlineAtMs: number): ToolDeps {
+/** What tools need of where they run; the signal lets go of what they ask providers. */
+export function depsOf(
+  { ctx, env, functions }: Worker,
+  { deadlineAtMs, signal }: ToolBounds,
+): ToolDeps {
   return {
     gate: gateOf(ctx, functions),
     tokens: tokenStoreOf(ctx, functions),
-    io: { ...platformIo, env },
+    io: { ...platformIo, env, signal },
     deadlineAtMs,
   };
-}
-
-function deadlineOf(claim: Claim, { deadlineAtMs = Infinity }: Worker): number {
-  return Math.min(claim.leaseExpiresAt - LEASE_MARGIN_MS, deadlineAtMs);
 }
 
 /** Our own faults pass at once; what a provider refused or failed at would only be met again. */

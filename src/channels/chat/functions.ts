@@ -51,6 +51,8 @@ export interface Claim {
   readonly argsJson: string;
   readonly attempts: number;
   readonly leaseExpiresAt: number;
+  /** When the result is of no use any more, in epoch milliseconds. */
+  readonly deadlineAt?: number;
 }
 
 /** Where a result is cached. */
@@ -137,11 +139,17 @@ export interface ToolFunctions extends OutboundFunctions {
     { jobId: JobId },
     { status: string; resultJson: string | null; lastError: string | null } | null
   >;
+  readonly heartbeat: FunctionReference<
+    "mutation",
+    "internal",
+    { jobId: JobId; fence: number },
+    { ok: boolean; cancelled: boolean; leaseExpiresAt: number }
+  >;
   readonly complete: FunctionReference<
     "mutation",
     "internal",
-    { jobId: JobId; fence: number; resultJson: string; cache?: CacheEntry },
-    { ok: boolean }
+    { jobId: JobId; fence: number; resultJson: string; cache?: CacheEntry; wantsNext?: boolean },
+    { ok: boolean; next: Claim | null }
   >;
   readonly fail: FunctionReference<
     "mutation",
@@ -153,7 +161,8 @@ export interface ToolFunctions extends OutboundFunctions {
       retryable: boolean;
       /** Where a burial is remembered. */
       cache?: CacheKey;
+      wantsNext?: boolean;
     },
-    { ok: boolean; status: string; retryDelayMs: number }
+    { ok: boolean; status: string; retryDelayMs: number; next: Claim | null }
   >;
 }
