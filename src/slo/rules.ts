@@ -250,7 +250,7 @@ const alerts: Rule = ({ alerts: outbox }, { alertAgeMsMax }) => {
       detail: `Alerts do not reach anybody: ${[...lost, ...late].join("; ")}.`,
       playbook: "alerts",
       what: "Check SENTRY_DSN and the tracker; until then nobody is told of anything else.",
-      command: run("rateLimit:listRecentAlerts"),
+      command: run("alerts:listRecent"),
     },
   ];
 };
