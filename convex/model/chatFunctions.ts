@@ -9,6 +9,7 @@ export const chatFunctions: TurnFunctions & ToolFunctions = {
   lookup: internal.toolCache.lookup,
   enqueue: internal.toolJobs.enqueue,
   getJob: internal.toolJobs.get,
+  heartbeat: internal.toolJobs.heartbeat,
   complete: internal.toolJobs.complete,
   fail: internal.toolJobs.fail,
   admitCall: internal.outbound.admit,

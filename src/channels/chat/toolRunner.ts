@@ -13,14 +13,11 @@ import { isToolId, type QueuedToolId, type ToolId, toolRow } from "../../tools/t
 import { throughContention } from "../contention";
 import { cachePlace, depsOf, isQueuedToolId, runClaim, type Worker } from "./claimRunner";
 import type { Cached, CacheKey, Claim, JobId, Source } from "./functions";
-import type { ToolOutcome } from "./toolTurn";
+import type { ToolBounds, ToolOutcome } from "./toolTurn";
 
-interface Runner extends Worker {
-  readonly source: Source;
-  /** The turn's own, when it is aborted. */
-  readonly signal: AbortSignal;
-  /** The turn's own, in epoch milliseconds. */
+interface Runner extends Worker, ToolBounds {
   readonly deadlineAtMs: number;
+  readonly source: Source;
   /** Takes work that nobody waits for but that must be done before the action ends. */
   readonly defer: (work: Promise<unknown>) => void;
 }
@@ -40,7 +37,7 @@ export async function runToolCall(call: ToolCall, runner: Runner): Promise<ToolO
     }
     const parsed = parseToolArgs<ToolId>(name, call.arguments);
     if (!parsed.ok) return { kind: "failed", text: parsed.problem };
-    const { value } = await runTool<ToolId>(name, parsed.args, depsOf(runner, runner.deadlineAtMs));
+    const { value } = await runTool<ToolId>(name, parsed.args, depsOf(runner, runner));
     return { kind: "result", text: value, degraded: false };
   } catch (error) {
     log.event("tool_failed", { tool: name, code: errorData(error).code });
