@@ -8,7 +8,7 @@ import { type Problem, RULES } from "./rules";
 
 export type Verdict = "ok" | "degraded" | "critical";
 
-export interface Cause {
+interface Cause {
   /** Stable, such as `circuit_open:serper_search`. */
   readonly id: string;
   readonly severity: Severity;
@@ -20,7 +20,7 @@ export interface Cause {
   readonly runbook: string;
 }
 
-export interface NextAction {
+interface NextAction {
   readonly what: string;
   /** Shows more, and changes nothing; null where there is nothing to do. */
   readonly command: string | null;
