@@ -4,6 +4,7 @@ import { readKnob } from "../src/config/read";
 import { internalMutation, internalQuery } from "./_generated/server";
 import * as Alerts from "./model/alerts";
 import * as Conditions from "./model/conditions";
+import * as Monitor from "./model/monitor";
 import { alertKind } from "./model/telemetryTables";
 
 const change = v.union(
@@ -28,14 +29,19 @@ export const clear = internalMutation({
   handler: async (ctx, { alertKey, atMs }) => await Alerts.applyClear(ctx, alertKey, atMs),
 });
 
-/** Notes that a provider's pool refused calls. Scheduled when refusals begin to be counted. */
-export const saturated = internalMutation({
-  args: { provider: v.string() },
+/**
+ * Looks at a provider whose circuit or pool refused calls. Scheduled when refusals begin to be
+ * counted, so that operators know within seconds of what callers notice.
+ */
+export const lookAtProvider = internalMutation({
+  args: { provider: v.string(), outcome: v.string() },
   returns: change,
-  handler: async (ctx, { provider }) => {
+  handler: async (ctx, { outcome, provider }) => {
+    const nowMs = Date.now();
+    if (outcome !== "bulkhead_saturated") return await Monitor.lookAtCircuit(ctx, provider, nowMs);
     const cooldownMs = readKnob(env, "BULKHEAD_SENTRY_COOLDOWN_MS");
     const condition = Conditions.saturation(provider, cooldownMs);
-    return (await Alerts.applyRaise(ctx, condition, Date.now())).change;
+    return (await Alerts.applyRaise(ctx, condition, nowMs)).change;
   },
 });
 

@@ -233,9 +233,10 @@ describe("the monitor", () => {
   test("tells of a saturated pool at once, once, and that it is over", async () => {
     const t = backend();
     await count(t, 5, { bucket: "serper_search", outcome: "bulkhead_saturated" });
-    expect(await pending(t)).toMatchObject([{ name: "alerts:saturated", afterMs: 0 }]);
+    expect(await pending(t)).toMatchObject([{ name: "alerts:lookAtProvider", afterMs: 0 }]);
     await advance(t, 0);
-    await t.mutation(internal.alerts.saturated, { provider: "serper_search" });
+    const outcome = "bulkhead_saturated";
+    await t.mutation(internal.alerts.lookAtProvider, { provider: "serper_search", outcome });
     const list = () => t.query(internal.alerts.listRecent, { kind: "bulkhead_saturated" });
     expect(await list()).toMatchObject([{ alertKey: "bulkhead:serper_search", status: "active" }]);
     expect(await monitor(t)).toMatchObject({ recoveredAlerts: 0 });

@@ -46,18 +46,25 @@ async function lookAtLimits(
   return changes;
 }
 
-/** Reports of transitions come one by one and may be lost or late; the state is the truth. */
 async function lookAtCircuits(ctx: MutationCtx, nowMs: number): Promise<Alerts.Change[]> {
   const changes: Alerts.Change[] = [];
-  for (const provider of PROVIDER_IDS) {
-    const { state } = await Breakers.load(ctx, provider);
-    changes.push(
-      state.kind === "open"
-        ? (await Alerts.applyRaise(ctx, Conditions.circuitOpen(provider, state), nowMs)).change
-        : await Alerts.applyClear(ctx, Conditions.circuitKey(provider), nowMs),
-    );
-  }
+  for (const provider of PROVIDER_IDS) changes.push(await lookAtCircuit(ctx, provider, nowMs));
   return changes;
+}
+
+/**
+ * Raises or clears by the state itself: reports of transitions come one by one and may be late. A
+ * circuit that was set by hand is no alert.
+ */
+export async function lookAtCircuit(
+  ctx: MutationCtx,
+  provider: string,
+  nowMs: number,
+): Promise<Alerts.Change> {
+  const { state } = await Breakers.load(ctx, provider);
+  return state.kind === "open"
+    ? (await Alerts.applyRaise(ctx, Conditions.circuitOpen(provider, state), nowMs)).change
+    : await Alerts.applyClear(ctx, Conditions.circuitKey(provider), nowMs);
 }
 
 async function lookAtPools(

@@ -47,8 +47,8 @@ export async function count(ctx: MutationCtx, refusal: Refusal, nowMs: number): 
     shard,
     count: 1,
   });
-  // Once per row: a saturated pool is told within seconds, and a crowd of refusals does not ask
-  // again and again. In a transaction of its own, which nothing here waits for or fails with.
-  if (outcome === "bulkhead_saturated")
-    await ctx.scheduler.runAfter(0, internal.alerts.saturated, { provider: bucket });
+  // Once per row: operators are told within seconds, and a crowd of refusals does not ask again and
+  // again. In a transaction of its own, which nothing here waits for or fails with.
+  if (outcome === "bulkhead_saturated" || outcome === "circuit_open")
+    await ctx.scheduler.runAfter(0, internal.alerts.lookAtProvider, { provider: bucket, outcome });
 }

@@ -184,13 +184,32 @@ function entryOf(
 
 /** The host's own `process`, but with the deployment's variables in place of the machine's. */
 function processWith(environment: () => Readonly<Record<string, string>>): object {
+  const variables = liveVariables(environment);
   return new Proxy(process, {
     get: (target, name): unknown => {
-      if (name === "env") return { ...environment() };
+      if (name === "env") return variables;
       const value: unknown = Reflect.get(target, name, target);
       return typeof value === "function" ? (value.bind(target) as unknown) : value;
     },
   });
+}
+
+/** Modules keep what they read as `process.env` once, and variables change while they live. */
+function liveVariables(environment: () => Readonly<Record<string, string>>): object {
+  const valueOf = (name: string | symbol): string | undefined =>
+    typeof name === "string" ? environment()[name] : undefined;
+  return new Proxy(
+    {},
+    {
+      get: (_, name) => valueOf(name),
+      has: (_, name) => valueOf(name) !== undefined,
+      ownKeys: () => Object.keys(environment()),
+      getOwnPropertyDescriptor: (_, name) => {
+        const value = valueOf(name);
+        return value === undefined ? undefined : { value, enumerable: true, configurable: true };
+      },
+    },
+  );
 }
 
 /** `mod`, `mod:fn`, `mod.js:fn` and `dir/mod:fn` in one spelling. */
