@@ -1,3 +1,4 @@
+import { getConvexSize } from "convex/values";
 import { describe, expect, test, vi } from "vitest";
 import { advance, backend, type Backend, START_MS, useStillClock } from "../../test/edge/backend";
 import * as Histograms from "../../src/core/histogram";
@@ -47,6 +48,22 @@ describe("a call that ends", () => {
     const latency = Histograms.decode(found[0]?.latency ?? new ArrayBuffer(0));
     expect(Histograms.total(latency)).toBe(3);
     expect(Histograms.quantileMs(latency, 0)).toBeCloseTo(120, -1);
+  });
+
+  test("of a busy minute leaves a document so small that counting in it stays cheap", async () => {
+    const t = backend();
+    // A row that took a call a second for a minute, scattered as providers scatter.
+    for (let i = 0; i < 60; i++)
+      await record(t, {
+        key: "provider:openrouter_chat_secondary",
+        outcome: i % 10 === 0 ? "failure" : "success",
+        latencyMs: 300 * Math.exp(((i * 7) % 60) / 20),
+        nowMs: MINUTE_START + i * 1_000,
+      });
+    const [row, more] = await rows(t);
+    if (row === undefined || more !== undefined) throw new Error("expected one document");
+    // Billed thrice when it is replaced: found, read again, and written.
+    expect(getConvexSize(row)).toBeLessThan(400);
   });
 
   test("of a key that is settled often goes to one of many, and all of them are counted", async () => {

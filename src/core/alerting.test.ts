@@ -148,7 +148,7 @@ test("in any history who is told of an end was told of its beginning, and never 
         if (kind === "clear" && alert.active) alert = resolved(alert, nowMs);
         const under: Alert | null =
           kind === "deliver" || kind === "lose" ? begun(alert, nowMs) : null;
-        if (under === null || under.delivery.kind !== "pending") continue;
+        if (under?.delivery.kind !== "pending") continue;
         // An attempt that is lost leaves the notice as it is.
         alert =
           kind === "lose" ? under : attempted(under, ok ? SENT : FAILED, { nowMs, random: half });
