@@ -335,7 +335,7 @@ describe("the secondary route", () => {
 describe("a turn with an idempotency key", () => {
   const KEYED = { idempotency: { key: "k", fingerprint: "f" } };
 
-  test("is replayed, streaming or ended, and a replay writes and takes nothing", async () => {
+  test("is replayed, streaming or ended, and a replay takes nothing and writes but its count", async () => {
     vi.stubEnv("RATE_LIMIT_CHAT_STREAM_MAX", "1");
     const t = backend();
     const { streamId } = await begin(t, KEYED);
@@ -343,7 +343,10 @@ describe("a turn with an idempotency key", () => {
       if (end) await settle(t, streamId);
       const before = await stored(t);
       expect(await admit(t, KEYED)).toEqual({ kind: "replay", streamId });
-      expect(await stored(t)).toEqual(before);
+      const counted = { bucket: "replay", outcome: "duplicate", reason: "chat", count: 1 };
+      const { refusals, ...after } = await stored(t);
+      expect({ ...after, refusals: before.refusals }).toEqual(before);
+      expect(refusals.slice(before.refusals.length)).toMatchObject([counted]);
     }
   });
 

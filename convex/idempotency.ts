@@ -8,6 +8,7 @@ import { internal } from "./_generated/api";
 import { internalMutation, internalQuery } from "./_generated/server";
 import { newBatch, takeBatch } from "./model/batch";
 import * as Claims from "./model/claims";
+import * as Duplicates from "./model/duplicates";
 
 const TTL_MIN_MS = MINUTE;
 const TTL_MAX_MS = 30 * DAY;
@@ -161,6 +162,13 @@ export const listRecentByScope = internalQuery({
       expiresAt: row.expiresAt,
     }));
   },
+});
+
+/** Rows that count a scope's duplicates of a minute. For whoever adds one, on a stale snapshot. */
+export const duplicateRows = internalQuery({
+  args: { scope: v.string(), minuteMs: v.number() },
+  returns: v.number(),
+  handler: (ctx, minute) => Duplicates.rows(ctx, minute),
 });
 
 function requireKey(scope: string, key: string): void {

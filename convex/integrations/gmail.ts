@@ -6,6 +6,7 @@ import { internal } from "../_generated/api";
 import { internalMutation, internalQuery } from "../_generated/server";
 import * as Claims from "../model/claims";
 import { pageOf } from "../model/creationPages";
+import * as Duplicates from "../model/duplicates";
 import * as GmailHistory from "../model/gmailHistory";
 import * as Inbox from "../model/inbox";
 import { gmailNotification } from "../model/integrationTables";
@@ -15,7 +16,7 @@ const CLAIM_TTL_MS = DAY;
 
 /**
  * Accepts a push that is new: limits, claim, inbox row and the scheduled processing in one
- * transaction. A refusal and a duplicate write nothing of it.
+ * transaction. A refusal and a duplicate write nothing of it, but are counted.
  */
 export const accept = internalMutation({
   args: {
@@ -27,7 +28,10 @@ export const accept = internalMutation({
   handler: async (ctx, { notification, addressKey, receivedAtMs }): Promise<Acceptance> => {
     const nowMs = Date.now();
     const claim = claimKey(notification);
-    if ((await Claims.find(ctx, claim, nowMs)) !== null) return { kind: "duplicate" };
+    if ((await Claims.find(ctx, claim, nowMs)) !== null) {
+      await Duplicates.count(ctx, claim.scope, nowMs);
+      return { kind: "duplicate" };
+    }
     const taken = await takeLimits(ctx, { route: "gmail_push", addressKey }, nowMs);
     if (taken.kind === "refused") return taken;
     await Claims.put(ctx, { ...claim, ttlMs: CLAIM_TTL_MS }, nowMs);

@@ -7,6 +7,7 @@ import type { Doc } from "../_generated/dataModel";
 import { internalMutation, internalQuery, type MutationCtx } from "../_generated/server";
 import * as Claims from "../model/claims";
 import { pageOf } from "../model/creationPages";
+import * as Duplicates from "../model/duplicates";
 import * as Inbox from "../model/inbox";
 import { whatsappEvent } from "../model/integrationTables";
 import { acceptance, type Acceptance, countAccepted, takeLimits } from "../model/webhookAdmission";
@@ -18,7 +19,8 @@ const JOBS_PER_RUN = 20;
 
 /**
  * Accepts the events of a delivery that are new: limits, claims, inbox rows and the scheduled
- * processing in one transaction. A refusal and a duplicate write nothing of a delivery.
+ * processing in one transaction. A refusal and a duplicate write nothing of a delivery, but are
+ * counted.
  */
 export const accept = internalMutation({
   args: {
@@ -31,7 +33,11 @@ export const accept = internalMutation({
     const nowMs = Date.now();
     // Duplicates are told apart before the limits are looked at, so a redelivery costs one read.
     const fresh = await unclaimed(ctx, events, nowMs);
-    if (fresh.length === 0) return { kind: "duplicate" };
+    if (fresh.length === 0) {
+      const [first] = events;
+      if (first !== undefined) await Duplicates.count(ctx, claimKey(first).scope, nowMs);
+      return { kind: "duplicate" };
+    }
     const taken = await takeLimits(ctx, { route: "whatsapp", addressKey }, nowMs);
     if (taken.kind === "refused") return taken;
     const jobs = [];

@@ -5,16 +5,17 @@
 import type { Infer } from "convex/values";
 import { env } from "../../src/config/env";
 import { knobRow } from "../../src/config/knobs";
-import { configWarnings } from "../../src/config/read";
+import { configWarnings, readKnob } from "../../src/config/read";
 import { PROVIDER_IDS } from "../../src/providers/table";
-import { NOTHING_WRONG } from "../../src/slo/reading";
+import { VERDICT_LIMITS, type VerdictInput, type VerdictLimits } from "../../src/slo/reading";
 import { decideVerdict } from "../../src/slo/verdict";
 import type { QueryCtx } from "../_generated/server";
+import * as Alerts from "./snapshotAlerts";
 import { config } from "./snapshotConfig";
 import * as Guards from "./snapshotGuards";
 import * as Limits from "./snapshotLimits";
 import * as Objectives from "./snapshotObjectives";
-import { newReading } from "./snapshotReading";
+import { newReading, type Reading } from "./snapshotReading";
 import type { snapshot } from "./snapshotShape";
 import * as Tools from "./snapshotTools";
 import * as Traffic from "./snapshotTraffic";
@@ -27,68 +28,100 @@ export async function take(
   asked: { readonly nowMs: number; readonly minutes: number; readonly limit: number },
 ): Promise<Omit<Snapshot, "clamped">> {
   const reading = newReading(asked);
-  const { nowMs } = reading;
-  // In the order of what a verdict needs most: what is left for the last ones is what they may read.
-  const pools = await Guards.readPools(ctx, reading);
-  const circuits = await Guards.circuits(ctx, reading, pools);
-  const jobs = await Tools.toolJobs(ctx, reading);
-  const webhookInbox = await Traffic.webhookInbox(ctx, reading);
-  const chatStreams = await Traffic.chatStreams(ctx, reading);
-  const refused = await Limits.refused(ctx, reading);
-  const measured = await Objectives.measured(ctx, reading);
-  const toolCache = await Tools.toolCache(ctx, reading);
-  const replayProtection = await Traffic.replayProtection(ctx, reading, new Map());
-  const recentDeadLetters = await Tools.recentDeadLetters(ctx, reading);
-
-  const objectives = Objectives.objectives(measured, reading);
+  const seen = await read(ctx, reading);
+  const refused = Limits.refused(seen.counted.refusals);
+  const objectives = Objectives.objectives(seen.counted.calls, reading);
+  const served = [
+    ...Objectives.servedCalls(seen.counted.calls),
+    ...Tools.cacheServed(seen.toolCache),
+  ];
   const warnings = configWarnings(env).map((warning) => ({
     ...warning,
     security: knobRow(warning.name).security,
   }));
-  const served = [
-    ...[...measured].map(([key, counted]) => ({ key, ...counted })),
-    ...Tools.cacheServed(toolCache),
-  ];
   const truncated = [...reading.truncated].sort();
-  const verdict = decideVerdict({
-    ...NOTHING_WRONG,
-    breakers: Guards.breakerReadings(circuits),
-    bulkheads: Guards.poolReadings(pools, nowMs).filter(({ pool }) => isProvider(pool)),
-    queues: jobs.queues,
-    deadLetters: jobs.section.byStatus.deadLetter,
-    webhooks: { ...webhookInbox, deadLetters: webhookInbox.deadLetter },
+  const found: VerdictInput = {
+    ...readingsOf(seen, reading),
+    limiters: Limits.limiterReadings(refused, reading),
     config: warnings,
-    orphanStreams: chatStreams.orphaned,
     served,
     sloBreaches: objectives.flatMap(({ breaches }) => breaches),
     truncated,
-  });
+  };
+  const verdict = decideVerdict(found, limits());
+  const { alerts } = seen;
   return {
     verdict: verdict.verdict,
     reasons: [...verdict.reasons],
     causes: [...verdict.causes],
     nextAction: verdict.nextAction,
-    generatedAt: nowMs,
+    generatedAt: reading.nowMs,
     windowMinutes: reading.minutes,
     config: config(),
     configWarnings: warnings,
     rateLimitPressure: {
       sampledEvents: refused.total,
       byBucketOutcome: refused.byBucketOutcome,
-      recentAlerts: [],
-      alertsInWindow: 0,
+      byBucketOutcomeReason: refused.byBucketOutcomeReason,
+      recentAlerts: alerts.ofLimits.recent,
+      alertsInWindow: alerts.ofLimits.alertsInWindow,
     },
-    circuitBreakers: Guards.circuitBreakers(circuits, reading),
-    bulkheads: Guards.bulkheads(pools, nowMs),
-    replayProtection,
-    toolCache,
-    toolJobs: { ...jobs.section, recentDeadLetters },
-    chatStreams,
-    webhookInbox,
+    circuitBreakers: Guards.circuitBreakers(seen.circuits, reading),
+    bulkheads: Guards.bulkheads(seen.pools, reading.nowMs),
+    replayProtection: seen.replayProtection,
+    toolCache: seen.toolCache,
+    toolJobs: { ...seen.jobs.section, recentDeadLetters: seen.recentDeadLetters },
+    chatStreams: seen.chatStreams,
+    webhookInbox: seen.webhookInbox,
+    toolQueueAlerts: alerts.ofQueues,
+    alerts: { ...alerts.all, active: alerts.active, ...alerts.outbox },
     slo: Objectives.shownObjectives(objectives),
     degradedServe: Objectives.degradedServe(served),
     truncated,
   };
 }
+
+type Seen = Awaited<ReturnType<typeof read>>;
+
+/** Every section, in the order of what a verdict needs most: the last ones have what is left. */
+async function read(ctx: QueryCtx, reading: Reading) {
+  const jobs = await Tools.toolJobs(ctx, reading);
+  const pools = await Guards.readPools(ctx, reading);
+  const circuits = await Guards.circuits(ctx, reading, pools);
+  const webhookInbox = await Traffic.webhookInbox(ctx, reading);
+  const chatStreams = await Traffic.chatStreams(ctx, reading);
+  const alerts = await Alerts.alerts(ctx, reading);
+  const counted = await Objectives.counted(ctx, reading);
+  const toolCache = await Tools.toolCache(ctx, reading);
+  const hits = Limits.duplicateHits(counted.refusals);
+  const replayProtection = await Traffic.replayProtection(ctx, reading, hits);
+  const recentDeadLetters = await Tools.recentDeadLetters(ctx, reading);
+  const guards = { pools, circuits, replayProtection };
+  const work = { jobs, recentDeadLetters, toolCache, webhookInbox, chatStreams };
+  return { ...guards, ...work, alerts, counted };
+}
+
+/** What a verdict takes from the sections as they stand. */
+const readingsOf = (
+  { alerts, chatStreams, circuits, jobs, pools, webhookInbox }: Seen,
+  { nowMs }: Reading,
+) => ({
+  breakers: Guards.breakerReadings(circuits),
+  bulkheads: Guards.poolReadings(pools, nowMs).filter(({ pool }) => isProvider(pool)),
+  queues: jobs.queues,
+  deadLetters: jobs.section.byStatus.deadLetter,
+  webhooks: { ...webhookInbox, deadLetters: webhookInbox.deadLetter },
+  alerts: alerts.outbox,
+  orphanStreams: chatStreams.orphaned,
+});
+
+/** The queue is held to what its alerts are set to. */
+const limits = (): VerdictLimits => ({
+  ...VERDICT_LIMITS,
+  queuedAgeMsMax: readKnob(env, "TOOL_QUEUE_ALERT_MAX_QUEUED_AGE_MS"),
+  runningAgeMsMax: readKnob(env, "TOOL_QUEUE_ALERT_MAX_RUNNING_AGE_MS"),
+  // Alerts are of as many and more, a verdict of more.
+  deadLettersMax: readKnob(env, "TOOL_QUEUE_ALERT_MAX_DLQ") - 1,
+});
 
 const isProvider = (pool: string): boolean => PROVIDER_IDS.some((id) => id === pool);

@@ -1,6 +1,7 @@
 /** Circuit breakers and bulkheads as a snapshot shows them: both live on the same slots. */
-import type { Infer } from "convex/values";
+import { getDocumentSize, type Infer } from "convex/values";
 import { env } from "../../src/config/env";
+import { KIB } from "../../src/core/bytes";
 import * as BreakerPolicy from "../../src/core/breaker";
 import * as Tallies from "../../src/core/tally";
 import { PROVIDER_IDS, type ProviderId, providerRow } from "../../src/providers/table";
@@ -19,7 +20,8 @@ type Slot = Doc<"slots">;
 /** Every slot that was ever used, by pool. */
 export type Pools = ReadonlyMap<string, readonly Slot[]>;
 
-const SLOT_ROWS_MAX = 200;
+const SLOT_ROWS_MAX = 120;
+const SLOT_BYTES_MAX = 48 * KIB;
 /** Pools looked for. There are about fifteen; others were named by callers of acquireSlot. */
 const POOLS_MAX = 24;
 
@@ -31,13 +33,20 @@ export async function readPools(ctx: QueryCtx, reading: Reading): Promise<Pools>
   const bySize = names.toSorted((a, b) => sizeOf(a) - sizeOf(b));
   const pools = new Map<string, readonly Slot[]>();
   let rowsLeft = SLOT_ROWS_MAX;
+  let bytesLeft = SLOT_BYTES_MAX;
   for (const [i, pool] of bySize.entries()) {
+    const poolsLeft = bySize.length - i;
     const rows = await takeRows(
       reading,
       ctx.db.query("slots").withIndex("by_pool_index", (q) => q.eq("p", pool)),
-      { section: "bulkheads", rowsMax: Math.floor(rowsLeft / (bySize.length - i)) },
+      {
+        section: "bulkheads",
+        rowsMax: Math.floor(rowsLeft / poolsLeft),
+        bytesMax: bytesLeft / poolsLeft,
+      },
     );
     rowsLeft -= rows.length;
+    bytesLeft -= rows.reduce((bytes, row) => bytes + getDocumentSize(row), 0);
     pools.set(pool, rows);
   }
   return pools;

@@ -6,10 +6,10 @@
 import { KIB } from "../../src/core/bytes";
 import { type Batch, takeBatch } from "./batch";
 
-/** Of all sections; the rest, up to 500, are the rows that end a query cut short. */
-const DOCUMENTS_MAX = 460;
-/** The same of bytes: a row that ends a query may be as large as a webhook event. */
-const BYTES_MAX = 176 * KIB;
+/** Of all sections. */
+const DOCUMENTS_MAX = 490;
+/** The same of bytes. The rest, up to 256 KiB, are the rows that end a query: some hold an event. */
+const BYTES_MAX = 180 * KIB;
 
 /** What every section is told, and what they share. */
 export interface Reading {
@@ -37,26 +37,42 @@ export interface Share {
   readonly bytesMax?: number;
 }
 
-/** The first rows of a query, as far as the section's share and the whole allow. */
-export async function takeRows<Row>(
-  { left, truncated }: Reading,
-  rows: AsyncIterable<Row>,
-  { bytesMax = left.bytesLeft, rowsMax, section }: Share,
-): Promise<Row[]> {
-  const share: Batch = {
-    rowsLeft: Math.min(rowsMax, left.rowsLeft),
-    bytesLeft: Math.min(bytesMax, left.bytesLeft),
+/** A part of the whole for somebody who reads by batch; `close` takes off what was read. */
+export function shareOf(
+  { left }: Reading,
+  { bytesMax = left.bytesLeft, rowsMax }: Omit<Share, "section">,
+): { readonly batch: Batch; readonly close: () => void } {
+  const batch: Batch = {
+    rowsLeft: Math.max(0, Math.min(rowsMax, left.rowsLeft)),
+    bytesLeft: Math.max(0, Math.min(bytesMax, left.bytesLeft)),
     full: false,
   };
-  if (share.rowsLeft <= 0 || share.bytesLeft <= 0) {
-    truncated.add(section);
+  const given = { ...batch };
+  const close = (): void => {
+    left.rowsLeft -= given.rowsLeft - batch.rowsLeft;
+    left.bytesLeft -= given.bytesLeft - batch.bytesLeft;
+  };
+  return { batch, close };
+}
+
+/** The first rows of a query, as far as the section's share and the whole allow. */
+export async function takeRows<Row>(
+  reading: Reading,
+  rows: AsyncIterable<Row>,
+  { section, ...bounds }: Share,
+): Promise<Row[]> {
+  const { batch, close } = shareOf(reading, bounds);
+  if (batch.rowsLeft === 0 || batch.bytesLeft === 0) {
+    reading.truncated.add(section);
     return [];
   }
-  const before = { ...share };
-  const taken = await takeBatch(rows, share);
-  left.rowsLeft -= before.rowsLeft - share.rowsLeft + (share.full ? 1 : 0);
-  left.bytesLeft -= before.bytesLeft - share.bytesLeft;
-  if (share.full) truncated.add(section);
+  const taken = await takeBatch(rows, batch);
+  // The row that ended it was read as well.
+  if (batch.full) {
+    batch.rowsLeft -= 1;
+    reading.truncated.add(section);
+  }
+  close();
   return taken;
 }
 
@@ -96,3 +112,6 @@ const OTHER = "other";
  */
 export const shownName = (name: string): string =>
   /^[a-z][a-z0-9_]{0,63}$/.test(name) ? name : OTHER;
+
+/** The same for a key made of names, such as `provider:serper_search`. */
+export const shownKey = (key: string): string => key.split(":").map(shownName).join(":");

@@ -1,5 +1,6 @@
 /** The shape of a snapshot, as it is promised to scripts and gates. */
 import { v } from "convex/values";
+import { alertFields, alertKind } from "./telemetryTables";
 import { cacheUse } from "./toolTables";
 
 const counts = v.record(v.string(), v.number());
@@ -112,10 +113,32 @@ export const toolJobSection = v.object({
   ),
 });
 
-export const refusalSection = v.object({
+/** An alert in names and figures. */
+export const alertRow = v.object({
+  alertKey: v.string(),
+  kind: alertKind,
+  severity: alertFields.severity,
+  observed: v.number(),
+  threshold: v.number(),
+  windowMinutes: v.number(),
+  status: v.string(),
+  delivery: v.string(),
+  attempts: v.number(),
+  lastFailure: nullableText,
+  createdAt: v.number(),
+  resolvedAt: nullableNumber,
+});
+
+export const alertSection = v.object({
+  alertsInWindow: v.number(),
+  recent: v.array(alertRow),
+});
+
+const refusalSection = v.object({
   sampledEvents: v.number(),
   byBucketOutcome: counts,
-  recentAlerts: v.array(v.any()),
+  byBucketOutcomeReason: counts,
+  recentAlerts: v.array(alertRow),
   alertsInWindow: v.number(),
 });
 
@@ -184,6 +207,17 @@ export const snapshot = v.object({
   toolJobs: toolJobSection,
   chatStreams: streamSection,
   webhookInbox: webhookSection,
+  toolQueueAlerts: alertSection,
+  alerts: v.object({
+    ...alertSection.fields,
+    /** Alerts whose condition holds. */
+    active: v.number(),
+    /** Notices that are due or being tried. */
+    waiting: v.number(),
+    /** Notices that were given up on within a day. */
+    undelivered: v.number(),
+    oldestWaitingAgeMs: nullableNumber,
+  }),
   slo: v.array(objectiveRow),
   degradedServe: v.array(degradedRow),
   /** Sections whose figures are lower bounds, because not everything could be read. */

@@ -8,29 +8,26 @@ import { type Reading, shownName, takeRows } from "./snapshotReading";
 import type { replaySection, streamSection, webhookSection } from "./snapshotShape";
 import * as Streams from "./streams";
 
-const CLAIM_ROWS_MAX = 60;
+const CLAIM_ROWS_MAX = 24;
 /** Claims may hold the reply they were answered with. */
-const CLAIM_BYTES_MAX = 24 * KIB;
-const STREAM_ROWS_MAX = 50;
-const ORPHAN_ROWS_MAX = 10;
-const INBOX_ROWS_MAX = 12;
+const CLAIM_BYTES_MAX = 16 * KIB;
+const STREAM_ROWS_MAX = 40;
+const ORPHAN_ROWS_MAX = 4;
+const INBOX_ROWS_MAX = 8;
 /** Inbox rows hold the event. */
-const INBOX_BYTES_MAX = 16 * KIB;
+const INBOX_BYTES_MAX = 12 * KIB;
 
 type ReplaySection = Infer<typeof replaySection>;
 type ReplayScope = ReplaySection["byScope"][string];
 
-/** Duplicates of the window by scope, from where they are counted. */
-export type DuplicateHits = ReadonlyMap<string, number>;
-
 /**
- * Claims made in the window, by scope, and the duplicates they stopped. A scope that names a user
+ * Claims made in the window, by scope, and the duplicates (`hits`) they stopped. A scope that names a user
  * is shown without the name.
  */
 export async function replayProtection(
   ctx: QueryCtx,
   reading: Reading,
-  hits: DuplicateHits,
+  hits: ReadonlyMap<string, number>,
 ): Promise<ReplaySection> {
   const { minutes, nowMs } = reading;
   const rows = await takeRows(

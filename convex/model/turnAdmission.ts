@@ -12,6 +12,7 @@ import * as Admission from "./admission";
 import * as Budgets from "./budgets";
 import { modelClass, storedToolCall } from "./chatTables";
 import * as Claims from "./claims";
+import * as Duplicates from "./duplicates";
 import * as Limits from "./limits";
 import * as Messages from "./messages";
 import * as Refusals from "./refusals";
@@ -151,6 +152,7 @@ async function findReplay(
   const session = streamId === null ? null : await ctx.db.get("streamSessions", streamId);
   if (session === null || !Streams.isReadable(session, nowMs))
     return refused({ code: "not_found", detail: NO_LONGER_KEPT });
+  await Duplicates.count(ctx, "chat", nowMs);
   return { kind: "replay", streamId: session._id };
 }
 

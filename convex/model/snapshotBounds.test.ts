@@ -1,0 +1,144 @@
+import { expect, test, vi } from "vitest";
+import { KIB } from "../../src/core/bytes";
+import { MINUTE } from "../../src/core/time";
+import { PROVIDER_IDS } from "../../src/providers/table";
+import { backend, type Backend, START_MS, useStillClock } from "../../test/edge/backend";
+import { fillAll } from "../../test/edge/rows";
+import { internal } from "../_generated/api";
+import type { MutationCtx } from "../_generated/server";
+
+useStillClock();
+
+/** The most that a snapshot may read, whatever there is. */
+const BOUNDS = { documentsRead: 500, bytesRead: 256 * KIB };
+const TEXT = "x".repeat(20 * KIB);
+
+/** Rows of one table in transactions that stay within the platform's limits. */
+async function insertMany(
+  t: Backend,
+  count: number,
+  insert: (ctx: MutationCtx, i: number) => Promise<unknown>,
+): Promise<void> {
+  const PER_TRANSACTION = 500;
+  for (let first = 0; first < count; first += PER_TRANSACTION)
+    await t.run(async (ctx) => {
+      for (let i = first; i < Math.min(count, first + PER_TRANSACTION); i++) await insert(ctx, i);
+    });
+}
+
+const claims = (t: Backend, count: number) =>
+  insertMany(t, count, (ctx, i) =>
+    ctx.db.insert("idempotencyKeys", {
+      scope: "chat:dana",
+      key: String(i),
+      firstSeenAt: START_MS - i,
+      expiresAt: START_MS + MINUTE,
+      state: { kind: "completed", reply: TEXT.slice(0, 16 * KIB) },
+    }),
+  );
+
+const inbox = (t: Backend, count: number) =>
+  insertMany(t, count, (ctx, i) =>
+    ctx.db.insert("webhookInbox", {
+      state: i % 2 === 0 ? "queued" : "dead_letter",
+      event: { type: "gmail_history", emailAddress: TEXT, historyId: "1" },
+      attempts: 0,
+      dueAtMs: START_MS,
+      lastErrorCode: null,
+      receivedAtMs: START_MS - i,
+    }),
+  );
+
+/** Jobs at every place, and in line, with the longest arguments that their rows hold. */
+const jobs = (t: Backend, count: number) =>
+  insertMany(t, count, (ctx, i) =>
+    ctx.db.insert("toolJobs", {
+      p: ["r", "n", "b", "c", "f", "x", "d", "search_web:r:0"][i % 8] ?? "",
+      a: START_MS - i,
+      t: ["search_web", "search_products", "search_global"][i % 3] ?? "",
+      c: "r",
+      o: "o",
+      f: 1,
+      j: TEXT.slice(0, KIB),
+      w: "attempts_exhausted",
+    }),
+  );
+
+const stripes = (t: Backend) =>
+  insertMany(t, 48, (ctx, i) =>
+    ctx.db.insert("toolJobStripes", {
+      t: ["search_web", "search_products", "search_global"][i % 3] ?? "",
+      z: Math.floor(i / 3),
+      r: 1,
+      i: 1,
+      b: 1,
+    }),
+  );
+
+const slots = (t: Backend, perPool: number) =>
+  insertMany(t, perPool * PROVIDER_IDS.length, (ctx, i) =>
+    ctx.db.insert("slots", {
+      p: PROVIDER_IDS[i % PROVIDER_IDS.length] ?? "",
+      i: Math.floor(i / PROVIDER_IDS.length),
+      e: START_MS + MINUTE,
+      f: 1,
+      t: { g: 0, w: START_MS, c: { c: 9, f: 9 }, x: Array.from({ length: 100 }, () => START_MS) },
+    }),
+  );
+
+const counters = (t: Backend, minutes: number) =>
+  insertMany(t, minutes * 40, (ctx, i) =>
+    ctx.db.insert("metrics", {
+      minuteMs: START_MS - (START_MS % MINUTE) - Math.floor(i / 40) * MINUTE,
+      key: `provider:${PROVIDER_IDS[i % PROVIDER_IDS.length] ?? ""}`,
+      shard: i % 40,
+      counts: { success: 9 },
+      latency: new ArrayBuffer(0),
+    }),
+  );
+
+// Weakness W2-49 of the public original: a few hundred large entries broke the snapshot.
+test("a snapshot of full tables reads no more than its bounds, and says what it left out", async () => {
+  vi.stubEnv("OPS_MAX_ROWS_PER_SECTION", "500");
+  for (const knob of ["OR_PRI", "OR_SEC", "SERPER", "EBAY", "GLOBAL_SEARCH"] as const)
+    vi.stubEnv(`BULKHEAD_${knob}_MAX_CONCURRENT`, "500");
+  const t = backend(BOUNDS);
+  await claims(t, 60);
+  await inbox(t, 60);
+  await jobs(t, 1_200);
+  await stripes(t);
+  await slots(t, 60);
+  await counters(t, 15);
+  const said = await t.query(internal.ops.getReliabilitySnapshot, { minutes: 1_440, limit: 500 });
+  expect(said.truncated).toEqual(
+    expect.arrayContaining([
+      "bulkheads",
+      "rateLimitPressure",
+      "replayProtection",
+      "slo",
+      "toolJobs",
+      "webhookInbox",
+    ]),
+  );
+  // Each section has a share, so that none goes without because of another.
+  expect(said.bulkheads.activeLeaseCount).toBeGreaterThan(30);
+  expect(said.toolJobs.recentDeadLetters.length).toBeGreaterThan(0);
+  expect(said.webhookInbox.queued).toBeGreaterThan(0);
+  expect(said.replayProtection.keysInWindow).toBeGreaterThan(0);
+  expect(said.slo.length).toBeGreaterThan(0);
+  // Lower bounds are no reason for alarm.
+  const notes = said.causes.filter(({ id }) => id.startsWith("truncated:"));
+  expect(notes.map(({ severity }) => severity)).toEqual(notes.map(() => "note"));
+});
+
+test("a snapshot reads none of what is large: values, payloads, messages and frames", async () => {
+  const t = backend(BOUNDS);
+  const number = () => START_MS - 1_000;
+  const text = (path: string) =>
+    /^(toolResultCache|toolJobPayloads|messages|streamChunks|whatsappMessages)\./.test(path)
+      ? "x".repeat(300 * KIB)
+      : "search_web";
+  await fillAll(t, { text, number });
+  const said = await t.query(internal.ops.getReliabilitySnapshot, {});
+  expect(said.truncated).toEqual([]);
+});
