@@ -49,7 +49,11 @@ export const main: Main = async (argv, io) => {
       empty: EMPTY,
       out: typeof flags === "string" ? null : (flags.out ?? null),
       json: typeof flags !== "string" && flags.json,
-      render: (report) => snapshotLines(SnapshotReport.parse(report)),
+      render: (report) =>
+        snapshotLines(
+          SnapshotReport.parse(report),
+          typeof flags === "string" ? null : (flags["data-dir"] ?? null),
+        ),
       run: async (run) => {
         if (typeof flags === "string") throw new UsageError(flags);
         return await look(flags, run, io);

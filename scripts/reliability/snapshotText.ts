@@ -4,7 +4,7 @@ import type { SnapshotReport } from "./artifacts";
 type Section = Readonly<Record<string, unknown>>;
 
 /** The snapshot as a person reads it: what is wrong, what to do, and the figures behind it. */
-export function snapshotLines(report: SnapshotReport): readonly string[] {
+export function snapshotLines(report: SnapshotReport, dataDir: string | null): readonly string[] {
   const { baseUrl, environment, deployment, snapshot, reasons, verdict } = report;
   const version = deployment.version === null ? "" : `, version ${deployment.version}`;
   const where = `${baseUrl ?? "no target"}${environment === null ? "" : ` (${environment}${version})`}`;
@@ -16,7 +16,7 @@ export function snapshotLines(report: SnapshotReport): readonly string[] {
     "",
     `  ${(report.snapshotVerdict ?? "no verdict").toUpperCase()}${reasons.length === 0 ? "  nothing is wrong" : ""}`,
     ...bullets(reasons),
-    ...nextLines(report),
+    ...nextLines(report, dataDir),
     "",
     ...figures(snapshot).map(([name, figure]) => `  ${name.padEnd(12)}${figure}`),
     "",
@@ -26,18 +26,20 @@ export function snapshotLines(report: SnapshotReport): readonly string[] {
 const bullets = (sentences: readonly string[]): readonly string[] =>
   sentences.map((sentence) => `  - ${sentence}`);
 
-function nextLines({ nextAction, environment }: SnapshotReport): readonly string[] {
-  if (nextAction?.command === null || nextAction === null) return [];
+function nextLines(
+  { nextAction, environment }: SnapshotReport,
+  dataDir: string | null,
+): readonly string[] {
+  if (nextAction === null || nextAction.command === null) return [];
   const { what, command, playbook } = nextAction;
+  const where = dataDir === null ? "" : ` --data-dir ${dataDir}`;
   // A host on this machine is reached without an address and a key.
   const shown =
-    environment === "local" ? command.replace("npx convex run", "npm run -s host -- run") : command;
-  return [
-    "",
-    `  Next: ${what}`,
-    `        ${shown}`,
-    ...(playbook === null ? [] : [`        ${playbook}`]),
-  ];
+    environment === "local"
+      ? `${command.replace("npx convex run", "npm run -s host -- run")}${where}`
+      : command;
+  const more = playbook === null ? [] : [`        ${playbook}`];
+  return ["", `  Next: ${what}`, `        ${shown}`, ...more];
 }
 
 function figures(snapshot: Section): readonly (readonly [string, string])[] {
@@ -46,7 +48,8 @@ function figures(snapshot: Section): readonly (readonly [string, string])[] {
     ["Circuits", circuits(part("circuitBreakers"))],
     ["Bulkheads", bulkheads(part("bulkheads"), record(part("config")["bulkheads"]))],
     ["Tool jobs", toolJobs(part("toolJobs"))],
-    ["Limits", limits(part("rateLimitPressure"))],
+    ["Refused", refused(part("rateLimitPressure"))],
+    ["Alerts", counts(part("alerts"), ["active", "waiting", "undelivered"])],
     ["Replays", replays(part("replayProtection"))],
     ["Cache", cache(part("toolCache"))],
     ["Streams", counts(part("chatStreams"), ["streaming", "orphaned"])],
@@ -62,7 +65,13 @@ function circuits(section: Section): string {
   const recent = list(section["recent"]).map(record);
   const not = recent.filter(({ state }) => state !== "closed");
   if (not.length === 0) return "all closed";
-  return not.map(({ provider, state }) => `${text(provider)} ${text(state)}`).join(", ");
+  return not
+    .map(({ provider, state, cooldownUntil }) => {
+      const probesAt = number(cooldownUntil);
+      const until = probesAt === undefined ? "" : ` (probes from ${clock(probesAt)})`;
+      return `${text(provider)} ${text(state)}${until}`;
+    })
+    .join(", ");
 }
 
 function bulkheads(section: Section, limitsOf: Section): string {
@@ -82,12 +91,11 @@ function toolJobs(section: Section): string {
   return `${counts(byStatus, ["queued", "running", "completed", "failed", "deadLetter"]) ?? "none"}${age}`;
 }
 
-function limits(section: Section): string {
-  const refused = Object.entries(record(section["byBucketOutcome"]))
+function refused(section: Section): string {
+  const shown = Object.entries(record(section["byBucketOutcome"]))
     .filter(([key]) => !key.endsWith(":allowed"))
     .map(([key, value]) => `${key.replace(":", " ")} ${count(value)}`);
-  const alerts = number(section["alertsInWindow"]) ?? 0;
-  return `${refused.length === 0 ? "nothing refused" : refused.join(", ")}; ${alerts} alerts`;
+  return shown.length === 0 ? "nothing" : shown.join(", ");
 }
 
 function replays(section: Section): string {
@@ -128,6 +136,9 @@ function counts(section: Section, names: readonly string[]): string | null {
 }
 
 const count = (value: unknown): number => number(value) ?? 0;
+
+/** Time of day in UTC. */
+const clock = (ms: number): string => `${new Date(ms).toISOString().slice(11, 19)} UTC`;
 
 const duration = (ms: number): string =>
   ms < 120_000 ? `${Math.round(ms / 1_000)} s` : `${Math.round(ms / 60_000)} min`;
