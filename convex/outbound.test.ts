@@ -269,25 +269,61 @@ describe("the retry budget of a provider", () => {
   const mayRetry = (t: Backend, provider = "serper_search") =>
     t.query(internal.outbound.mayRetry, { provider });
 
-  test("is a tenth of its calls, and free while they are few", async () => {
+  test("is ten of them however few its calls are, in any window", async () => {
     const t = backend();
+    for (let i = 0; i < 3; i++) await call(t, "success", 4);
     expect(await mayRetry(t)).toBe(true);
-    for (let i = 0; i < 9; i++) await call(t, "success", 3);
-    expect(await mayRetry(t)).toBe(true);
-    await call(t, "success");
+    await call(t, "failure", 2);
     expect(await mayRetry(t)).toBe(false);
     vi.setSystemTime(START_MS + 2 * MINUTE);
     expect(await mayRetry(t)).toBe(true);
   });
 
-  test("of a tenth is used up by the tenth", async () => {
+  test("is a tenth of its calls where these are many", async () => {
     const t = backend();
-    for (let i = 0; i < 19; i++) await call(t, "success");
-    expect(await mayRetry(t)).toBe(true);
-    await call(t, "success", 2);
+    const settledWith = (retries: number, i: number) =>
+      t.run(async (ctx) => {
+        const tally = { g: 0, w: START_MS, c: { c: 60, r: retries } };
+        await ctx.db.insert("slots", { p: "serper_search", i, e: START_MS, f: 2, t: tally });
+      });
+    await settledWith(11, 0);
+    expect(await mayRetry(t)).toBe(false);
+    await settledWith(0, 1);
     expect(await mayRetry(t)).toBe(true);
     await call(t, "success", 2);
     expect(await mayRetry(t)).toBe(false);
+  });
+
+  test("is for the first in flight: none of their retries is known yet", async () => {
+    vi.stubEnv("BULKHEAD_SERPER_MAX_CONCURRENT", "20");
+    const t = backend();
+    for (let i = 0; i < 20; i++) await permit(t);
+    const { slots } = await stored(t);
+    const inOrder = slots.sort((a, b) => a.i - b.i).map(({ _id }) => _id);
+    const granted = async (attempts: number) => {
+      const asked = { provider: "serper_search", attempts };
+      const answers = [];
+      for (const slotId of inOrder)
+        answers.push(await t.query(internal.outbound.mayRetry, { ...asked, slotId }));
+      return answers.filter(Boolean).length;
+    };
+    expect([await granted(1), await granted(2)]).toEqual([10, 0]);
+  });
+
+  test("is drawn for by those in flight who know no slot of theirs", async () => {
+    vi.stubEnv("BULKHEAD_SERPER_MAX_CONCURRENT", "20");
+    const t = backend();
+    for (let i = 0; i < 20; i++) await permit(t);
+    const draw = vi.spyOn(Math, "random");
+    for (const [drawn, granted] of [
+      [0, true],
+      [0.49, true],
+      [0.5, false],
+      [0.99, false],
+    ] as const) {
+      draw.mockReturnValue(drawn);
+      expect(await mayRetry(t)).toBe(granted);
+    }
   });
 
   test("of a provider nobody knows is none", async () => {

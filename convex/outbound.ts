@@ -155,13 +155,21 @@ export const settle = internalMutation({
   },
 });
 
-/** Whether a provider's retry budget bears one more call. */
+/**
+ * Whether a provider's retry budget bears one more call. With the slot that the call holds, and how
+ * often it asked the provider so far, the answer accounts for all that may retry at this moment.
+ */
 export const mayRetry = internalQuery({
-  args: { provider: v.string() },
+  args: {
+    provider: v.string(),
+    slotId: v.optional(v.id("slots")),
+    attempts: v.optional(v.number()),
+  },
   returns: v.boolean(),
-  handler: async (ctx, args) => {
+  handler: async (ctx, { attempts = 1, slotId = null, ...args }) => {
     const provider = PROVIDER_IDS.find((id) => id === args.provider);
-    return provider !== undefined && (await Admission.mayRetry(ctx, provider, Date.now()));
+    if (provider === undefined) return false;
+    return await Admission.mayRetry(ctx, { provider, slotId, attempts }, Date.now());
   },
 });
 

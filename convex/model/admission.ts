@@ -10,7 +10,7 @@ import {
   RETRY_BUDGET_RATIO,
 } from "../../src/providers/table";
 import { internal } from "../_generated/api";
-import type { Doc } from "../_generated/dataModel";
+import type { Doc, Id } from "../_generated/dataModel";
 import type { MutationCtx, QueryCtx } from "../_generated/server";
 import * as Breakers from "./breakers";
 import * as Metrics from "./metrics";
@@ -225,20 +225,34 @@ export async function renewProvider(
 
 /**
  * Whether the provider's retry budget bears one more call: retries stay a small share of the calls
- * of the last minutes, so that a provider in trouble is not buried under them.
+ * of the last minutes, so that a provider in trouble is not buried under them. Retries are counted
+ * once their calls are settled, so what is left is for those in flight, in the order of their slots,
+ * all of whom are taken to have used what this one has. A call that knows no slot draws its place.
  */
 export async function mayRetry(
   ctx: QueryCtx,
-  provider: ProviderId,
+  { attempts, provider, slotId }: Retry,
   nowMs: number,
 ): Promise<boolean> {
   const { windowMs } = providerPolicy(env, provider).breaker;
-  const tallies = (await Slots.ofPool(ctx, provider)).map(Slots.tallyOf);
-  const known = tallies.filter((tally) => tally !== null);
+  const slots = await Slots.ofPool(ctx, provider);
+  const known = slots.map(Slots.tallyOf).filter((tally) => tally !== null);
   const sums = [...new Set(known.map(({ generation }) => generation))].map((generation) =>
     Tallies.sum(known, { generation, nowMs, windowMs }),
   );
   const calls = sums.reduce((total, sum) => total + sum.calls, 0);
   const retries = sums.reduce((total, sum) => total + sum.retries, 0);
-  return calls < RETRY_BUDGET_FLOOR || retries + 1 <= calls * RETRY_BUDGET_RATIO;
+  const inFlight = slots.filter(({ e }) => e > nowMs);
+  const own = inFlight.findIndex(({ _id }) => _id === slotId);
+  const before = own === -1 ? Math.floor(Math.random() * inFlight.length) : own;
+  const used = retries + (attempts - 1) * inFlight.length + before;
+  return used + 1 <= Math.max(RETRY_BUDGET_FLOOR, calls * RETRY_BUDGET_RATIO);
+}
+
+interface Retry {
+  readonly provider: ProviderId;
+  /** The slot that the call holds, where it knows. */
+  readonly slotId: Id<"slots"> | null;
+  /** How often the call asked the provider so far. At least 1. */
+  readonly attempts: number;
 }

@@ -26,8 +26,11 @@ export type Admission =
 /** Admission to a provider: breaker, bulkhead and counts. Each method is at most one transaction. */
 export interface Gate {
   admit(provider: ProviderId, options: { readonly deadlineAtMs: number }): Promise<Admission>;
-  /** Whether the provider's retry budget bears one more call; asked only when one is wanted. */
-  mayRetry(permit: Permit): Promise<boolean>;
+  /**
+   * Whether the provider's retry budget bears one more call; asked only when one is wanted.
+   * `attempts` is how often it was asked under this permit so far.
+   */
+  mayRetry(permit: Permit, attempts: number): Promise<boolean>;
   settle(permit: Permit, outcome: Outcome): Promise<void>;
 }
 
@@ -204,7 +207,7 @@ async function mayRetry<T>(run: Run<T>, attempt: number, delayMs: number): Promi
   if (!isRepeatable(request) || attempt > readSetting(io.env, row.retry.retries)) return false;
   if (io.now() + delayMs >= run.deadlineAtMs) return false;
   try {
-    return await gate.mayRetry(permit);
+    return await gate.mayRetry(permit, attempt);
   } catch {
     // A budget that cannot be read grants nothing: retries are an extra, never a need.
     return false;

@@ -43,7 +43,7 @@ interface StreamPolicy {
 /** Extra calls that retries may add to a provider's traffic, as a share of its first attempts. */
 export const RETRY_BUDGET_RATIO = 0.1;
 
-/** First attempts seen below which the budget always grants a retry: 10 % of nothing is nothing. */
+/** Retries that a window bears however few its calls are: 10 % of nothing is nothing. */
 export const RETRY_BUDGET_FLOOR = 10;
 
 const RETRY_TWICE: RetryPolicy = { retries: { value: 2 }, baseMs: 250, capMs: 2 * SECOND };

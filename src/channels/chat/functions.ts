@@ -97,7 +97,12 @@ export interface OutboundFunctions {
     { permit: CallPermit; outcome: Outcome["kind"]; attempts: number; latencyMs: number },
     { released: boolean }
   >;
-  readonly mayRetry: FunctionReference<"query", "internal", { provider: string }, boolean>;
+  readonly mayRetry: FunctionReference<
+    "query",
+    "internal",
+    { provider: string; slotId?: GenericId<"slots">; attempts?: number },
+    boolean
+  >;
   readonly loadToken: FunctionReference<
     "query",
     "internal",

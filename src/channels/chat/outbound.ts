@@ -6,8 +6,10 @@ import type { CallPermit, Ctx, OutboundFunctions } from "./functions";
 export function gateOf(ctx: Ctx, functions: OutboundFunctions): Gate {
   return {
     admit: async (provider) => await ctx.runMutation(functions.admitCall, { provider }),
-    mayRetry: async (permit) =>
-      await ctx.runQuery(functions.mayRetry, { provider: own(permit).provider }),
+    mayRetry: async (permit, attempts) => {
+      const { provider, slotId } = own(permit);
+      return await ctx.runQuery(functions.mayRetry, { provider, slotId, attempts });
+    },
     settle: async (permit, { attempts, kind: outcome, latencyMs }) => {
       const args = { permit: own(permit), outcome, attempts, latencyMs };
       try {
