@@ -7,7 +7,7 @@ import type { MutationCtx, QueryCtx } from "../_generated/server";
 export const DUPLICATE = { bucket: "replay", outcome: "duplicate" } as const;
 
 /** Rows of one scope and minute, as far as they are known, after which each counts twice as many. */
-const ROWS_PER_DOUBLING = 16;
+const ROWS_PER_DOUBLING = 8;
 
 /**
  * Counts a duplicate without ever waiting for another: each is a row of its own, which nobody else

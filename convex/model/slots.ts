@@ -34,7 +34,9 @@ export const POOL_SLOTS_MAX = 500;
 /** Pools smaller than this are never worth leaving a slot to others. */
 const CROWDED_POOL_MIN = 32;
 /** Busy slots in a row after which a free one is scarce. */
-const SCARCE_GAP = 8;
+const SCARCE_GAP = 4;
+/** Slots walked along before a pool is looked through as a whole. */
+const WALK = 16;
 /** A slot that has been free for longer than this is one that nobody races for. */
 const RACED_FOR_MS = 250;
 /** Slots looked at here and there before a pool is walked along. */
@@ -117,8 +119,11 @@ async function walk(
 
 export type Search =
   | { readonly kind: "free"; readonly slot: FreeSlot }
-  /** None was free, or too few for a crowd to race for. `busy` are slots that were held. */
-  | { readonly kind: "none"; readonly busy: readonly Id<"slots">[] };
+  /**
+   * None was free within a short walk, or one that is `left` to others, since a crowd would race
+   * for it. `busy` are slots that were held.
+   */
+  | { readonly kind: "none"; readonly left: boolean; readonly busy: readonly Id<"slots">[] };
 
 /**
  * Looks for a free slot without writing, a few slots far. The transaction depends on the one slot
@@ -131,13 +136,13 @@ export async function search(
 ): Promise<Search> {
   let busy: readonly Id<"slots">[] = [];
   for (let tries = 0; tries < PICKS_MAX; tries++) {
-    const picked = await pickStale(ctx, request, 2 * SCARCE_GAP, nowMs);
+    const picked = await pickStale(ctx, request, WALK, nowMs);
     ({ busy } = picked);
     const slot = await confirm(ctx, request, picked, nowMs);
-    if (slot === "none") return { kind: "none", busy };
+    if (slot === "none" || slot === "left") return { kind: "none", left: slot === "left", busy };
     if (slot !== "taken") return { kind: "free", slot };
   }
-  return { kind: "none", busy };
+  return { kind: "none", left: false, busy };
 }
 
 /** As `search`, but looks through the whole pool before it says that nothing is free. */
@@ -148,9 +153,11 @@ export async function findFree(
 ): Promise<FreeSlot | null> {
   const found = await search(ctx, request, nowMs);
   if (found.kind === "free") return found.slot;
+  // What was left to others once is left to them: a second look would only bring the crowd back.
+  if (found.left) return null;
   const picked = await pickStale(ctx, request, POOL_SLOTS_MAX, nowMs);
   const slot = await confirm(ctx, request, picked, nowMs);
-  return slot === "none" || slot === "taken" ? null : slot;
+  return typeof slot === "string" ? null : slot;
 }
 
 /** Reads the slot that was picked as it is now. */
@@ -159,8 +166,9 @@ async function confirm(
   request: SlotRequest,
   { free, gap }: Picked,
   nowMs: number,
-): Promise<FreeSlot | "none" | "taken"> {
-  if (free === null || isLeftToOthers(request.size, gap, nowMs - free.sinceMs)) return "none";
+): Promise<FreeSlot | "none" | "left" | "taken"> {
+  if (free === null) return "none";
+  if (isLeftToOthers(request.size, gap, nowMs - free.sinceMs)) return "left";
   const row = await load(ctx, request.pool, free);
   return row === null || row.e <= nowMs ? { request, index: free.index, row } : "taken";
 }

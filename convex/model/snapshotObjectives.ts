@@ -16,9 +16,11 @@ import * as Metrics from "./metrics";
 import { type Reading, shareOf, shownKey } from "./snapshotReading";
 import type { degradedRow, objectiveRow } from "./snapshotShape";
 
-const METRIC_ROWS_MAX = 80;
-/** A minute of every route and provider, with its latencies, takes a few KiB. */
-const METRIC_BYTES_MAX = 64 * KIB;
+/** Rows and bytes of the minutes and hours, at least; and what the sections after them need. */
+const METRIC_ROWS_MIN = 80;
+const METRIC_BYTES_MIN = 64 * KIB;
+const LATER_ROWS = 130;
+const LATER_BYTES = 40 * KIB;
 
 export interface Counted {
   /** By route and provider. */
@@ -28,7 +30,11 @@ export interface Counted {
 
 /** What was counted in the window. */
 export async function counted(ctx: QueryCtx, reading: Reading): Promise<Counted> {
-  const share = shareOf(reading, { rowsMax: METRIC_ROWS_MAX, bytesMax: METRIC_BYTES_MAX });
+  const { bytesLeft, rowsLeft } = reading.left;
+  const share = shareOf(reading, {
+    rowsMax: Math.max(METRIC_ROWS_MIN, rowsLeft - LATER_ROWS),
+    bytesMax: Math.max(METRIC_BYTES_MIN, bytesLeft - LATER_BYTES),
+  });
   const { keys, refusals, truncated } = await Metrics.read(ctx, reading, share.batch);
   share.close();
   if (truncated) {
