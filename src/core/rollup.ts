@@ -1,8 +1,8 @@
 import * as Histograms from "./histogram";
 
 /** Calls by outcome; what is zero is absent. */
-export type CallCounts = Readonly<Partial<Record<CallCount, number>>>;
-export type CallCount = "success" | "failure" | "neutral" | "infrastructure" | "degraded";
+type CallCounts = Readonly<Partial<Record<CallCount, number>>>;
+type CallCount = "success" | "failure" | "neutral" | "infrastructure" | "degraded";
 
 /** Calls of one key, as they are stored. */
 export interface Calls {

@@ -1,0 +1,84 @@
+import { expect, test, vi } from "vitest";
+import { internal } from "../../convex/_generated/api";
+import * as Alerts from "../../convex/model/alerts";
+import * as Refusals from "../../convex/model/refusals";
+import { MINUTE } from "../../src/core/time";
+import {
+  backend,
+  type Backend,
+  pending,
+  rowCounts,
+  settleAll,
+  START_MS,
+  useStillClock,
+} from "../edge/backend";
+
+useStillClock();
+
+const BLOCKED = { bucket: "chat_stream", outcome: "blocked" };
+
+const refuse = (t: Backend, times: number, atMs = START_MS): Promise<void> =>
+  t.run(async (ctx) => {
+    for (let i = 0; i < times; i++) await Refusals.count(ctx, BLOCKED, atMs);
+  });
+const monitor = (t: Backend) => t.mutation(internal.rateLimit.monitorAndAlert, {});
+const told = async (t: Backend, ended: Alerts.SettledAttempt["ended"]): Promise<number> => {
+  const { notices } = await t.mutation(internal.alerts.claimDue, {});
+  for (const { alertId, attempt } of notices)
+    await t.mutation(internal.alerts.settleAttempt, { alertId, attempt, ended });
+  return notices.length;
+};
+
+// W2-39: the alert row was inserted before it was sent, and a failed send was never repeated.
+test("an alert that could not be sent is sent later", async () => {
+  const t = backend();
+  await refuse(t, 60);
+  await monitor(t);
+  expect(await told(t, { kind: "failed", failure: "http_500", retryAfterMs: 0 })).toBe(1);
+  vi.setSystemTime(START_MS + MINUTE);
+  expect(await told(t, { kind: "sent" })).toBe(1);
+});
+
+// W2-39: slots of half an hour by the clock, so that 29:59 and 30:01 both sent the same alert.
+test("an alert is not sent twice because half an hour has ended on the clock", async () => {
+  const t = backend();
+  const halfHourMs = 30 * MINUTE;
+  const edgeMs = Math.ceil(START_MS / halfHourMs) * halfHourMs;
+  vi.setSystemTime(edgeMs - 1_000);
+  await refuse(t, 60, edgeMs - 1_000);
+  await monitor(t);
+  expect(await told(t, { kind: "sent" })).toBe(1);
+  vi.setSystemTime(edgeMs + 1_000);
+  await refuse(t, 60, edgeMs + 1_000);
+  await monitor(t);
+  expect(await told(t, { kind: "sent" })).toBe(0);
+});
+
+// W2-53: each refusal scheduled a mutation of its own, of which a transaction has a thousand.
+test("a crowd of refusals schedules nothing and fills a few rows", async () => {
+  const t = backend();
+  await refuse(t, 1_200);
+  expect(await pending(t)).toEqual([]);
+  expect((await rowCounts(t)).rateLimitEvents).toBeLessThanOrEqual(8);
+});
+
+// W2-50: the newest 2,000 rows were reported as all there was.
+test("a summary that could not read everything says so", async () => {
+  const t = backend();
+  await t.run(async (ctx) => {
+    for (let i = 0; i < 300; i++)
+      await ctx.db.insert("rateLimitEvents", {
+        bucket: `b${i}`,
+        outcome: "blocked",
+        minuteMs: START_MS - (START_MS % MINUTE),
+        shard: 0,
+        count: 1,
+      });
+  });
+  const summary = () => t.query(internal.rateLimit.getEventSummary, { minutes: 5 });
+  expect(await summary()).toMatchObject({ truncated: true });
+  vi.setSystemTime(START_MS + 3 * MINUTE);
+  await t.mutation(internal.metrics.fold, {});
+  await settleAll(t);
+  expect(await summary()).toMatchObject({ truncated: false, total: 300 });
+});
