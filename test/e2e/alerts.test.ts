@@ -161,3 +161,20 @@ test("without a tracker alerts are kept and say so", async () => {
   await recovery();
   expect(await told()).toHaveLength(before);
 });
+
+test("what was counted of these turns is the same before and after it is folded", async () => {
+  interface Reading {
+    readonly keys: { readonly key: string; readonly success: number; readonly failure: number }[];
+    readonly refusals: { readonly bucket: string; readonly outcome: string }[];
+  }
+  const read = () => backend.operator<Reading>("metrics:read", { minutes: 240 });
+  const before = await read();
+  const primary = before.keys.find(({ key }) => key === "provider:openrouter_chat_primary");
+  expect(primary?.failure).toBeGreaterThanOrEqual(6);
+  expect(primary?.success).toBeGreaterThanOrEqual(3);
+  expect(before.refusals.map(({ outcome }) => outcome)).toContain("circuit_open");
+  aheadMs += 3 * MINUTE;
+  await backend.operator("metrics:fold");
+  const { keys, refusals } = await read();
+  expect({ keys, refusals }).toEqual({ keys: before.keys, refusals: before.refusals });
+});
