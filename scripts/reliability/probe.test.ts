@@ -5,10 +5,14 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { openIssuer } from "../../src/host/devIssuer";
 import { type Host, startHost } from "../../src/host/index";
 import { Environment } from "../../src/host/env";
+import { ROUTE_IDS, routeRow } from "../../src/http/routes";
 import { ballast } from "../ballast";
 import { DEV_ISSUER } from "../issuer";
 import { ProbeReport } from "./artifacts";
+import { probeLimits, unsentLimits } from "./limitProbes";
 import { main } from "./probe";
+import { newSyntheticRun } from "./probeRun";
+import type { Target } from "./target";
 import { ranScript, scratchDirectory, stub } from "./testing";
 
 const PROJECT = path.resolve(import.meta.dirname, "../..");
@@ -38,6 +42,8 @@ afterAll(async () => {
   scratch.remove();
 });
 
+const limits = ROUTE_IDS.reduce((sum, id) => sum + routeRow(id).guards.length, 0);
+
 let files = 0;
 const probe = async (
   argv: readonly string[],
@@ -65,10 +71,10 @@ describe("a sound deployment", () => {
     });
     expect(report.probes.filter(({ pass }) => !pass)).toEqual([]);
     expect([code, report.verdict, report.passed]).toEqual([0, "PASS", true]);
-    expect(report.counts).toMatchObject({ failed: 0, skipped: 8 });
+    expect(report.counts).toMatchObject({ failed: 0, skipped: limits });
     expect(report.counts.passed).toBeGreaterThan(100);
     expect(report.reasons).toEqual([
-      "8 not sent: it would refuse others: only on a host of the run's own",
+      `${limits} not sent: it would refuse others: only on a host of the run's own`,
     ]);
     expect(report.checks.map(({ name, pass }) => [name, pass])).toEqual([
       ["clock_skew", true],
@@ -152,22 +158,16 @@ describe("a deployment that breaks one promise", () => {
     expect(out.join("\n")).toContain("  FAIL  POST /api/chat/abort without a token");
   });
 
-  test("a missing Allow is found on every route", async () => {
+  test("a missing Allow and a door open to every origin are found on every route", async () => {
     const { report } = await spoiled((head) => {
       if (head.status === 405) delete head.headers["allow"];
+      else head.headers["access-control-allow-origin"] = "*";
     });
     const failed = report.probes.filter(({ pass }) => !pass);
-    expect(new Set(failed.map(({ guard }) => guard))).toEqual(new Set(["method"]));
-    expect(new Set(failed.map(({ route }) => route)).size).toBe(8);
-    expect(failed[0]?.details).toEqual(["allow is missing"]);
-  });
-
-  test("a door open to every origin is found", async () => {
-    const { report } = await spoiled((head) => {
-      head.headers["access-control-allow-origin"] = "*";
-    });
-    const failed = report.probes.filter(({ pass }) => !pass).map(({ name }) => name);
-    expect(failed).toEqual(
+    const ofMethods = failed.filter(({ guard }) => guard === "method");
+    expect(new Set(ofMethods.map(({ route }) => route)).size).toBe(ROUTE_IDS.length);
+    expect(ofMethods[0]?.details).toEqual(["allow is missing"]);
+    expect(failed.map(({ name }) => name)).toEqual(
       expect.arrayContaining([
         "chat_post_origin_foreign",
         "chat_options_cors",
@@ -176,6 +176,28 @@ describe("a deployment that breaks one promise", () => {
       ]),
     );
   });
+});
+
+test("every limit refuses where it is used up, and every variable is as it was", async () => {
+  const issuer = await openIssuer(path.join(scratch.dir, "host"), DEV_ISSUER);
+  const target: Target = {
+    ...host,
+    environment: "embedded",
+    setting: (name) => environment.get(name) ?? null,
+    token: async (user) => await issuer.token(user),
+  };
+  const probed = await probeLimits(target, {
+    baseUrl: host.siteUrl,
+    syntheticRun: newSyntheticRun(),
+    timeoutMs: 60_000,
+    signal: new AbortController().signal,
+  });
+  expect(probed.map(({ result: { name, details } }) => [name, details])).toEqual(
+    unsentLimits().map(({ name }) => [name, []]),
+  );
+  expect(probed.map(({ result }) => result.status)).toEqual(probed.map(() => 429));
+  for (const { knobs } of ROUTE_IDS.flatMap((id) => routeRow(id).guards))
+    for (const knob of knobs) expect(environment.get(knob)).toBeUndefined();
 });
 
 describe("what cannot be probed is inconclusive, with a report", () => {

@@ -30,8 +30,9 @@ function nextLines(
   { nextAction, environment }: SnapshotReport,
   dataDir: string | null,
 ): readonly string[] {
-  if (nextAction === null || nextAction.command === null) return [];
-  const { what, command, playbook } = nextAction;
+  const command = nextAction?.command ?? null;
+  if (nextAction === null || command === null) return [];
+  const { what, playbook } = nextAction;
   const where = dataDir === null ? "" : ` --data-dir ${dataDir}`;
   // A host on this machine is reached without an address and a key.
   const shown =
