@@ -1,10 +1,9 @@
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
 import { MINUTE } from "../../src/core/time";
-import { type Backend, startBackend, until } from "./backend";
+import { type Backend, startBackend } from "./backend";
 import { type Frame, parseFrames, postChat, terminals } from "./sse";
 
 const COOLDOWN_MS = 5 * MINUTE;
-const TURNS = 20;
 
 /** How far the host's clock is ahead. */
 let aheadMs = 0;
@@ -56,12 +55,7 @@ const ends = (frames: readonly Frame[]) => terminals(frames).map(({ event }) => 
 
 interface Snapshot {
   readonly toolCache: {
-    readonly use: readonly {
-      readonly namespace: string;
-      readonly hits: number;
-      readonly misses: number;
-      readonly degraded: number;
-    }[];
+    readonly use: readonly { readonly namespace: string; readonly degraded: number }[];
   };
 }
 
@@ -69,7 +63,7 @@ const FOUND = { degraded: false, found: 10, note: null };
 
 test("turns that search for the same at once ask the provider once", async () => {
   const turns = await Promise.all(
-    Array.from({ length: TURNS }, (_, i) => search("tides", `user-${i}`)),
+    Array.from({ length: 10 }, (_, i) => search("tides", `user-${i}`)),
   );
   expect(turns.map(ends)).toEqual(turns.map(() => ["done"]));
   expect(turns.map(output)).toEqual(turns.map(() => FOUND));
@@ -92,12 +86,8 @@ test("while the provider is down an older answer stands in, and says so", async 
   // The breaker is open now: nobody is asked.
   expect(output(await search("grinders"))).toEqual(standIn);
   expect(await asked()).toBe(before);
-  // Settlements of a crowd may come a little after its streams.
-  const use = await until(
-    async () => (await backend.operator<Snapshot>("ops:getReliabilitySnapshot")).toolCache.use,
-    ([web]) => (web?.hits ?? 0) + (web?.misses ?? 0) === TURNS + 1,
-  );
-  expect(use).toMatchObject([{ namespace: "search_web_v1", degraded: 2 }]);
+  const { toolCache } = await backend.operator<Snapshot>("ops:getReliabilitySnapshot");
+  expect(toolCache.use).toMatchObject([{ namespace: "search_web_v1", degraded: 2 }]);
 
   await backend.resetFaults();
   aheadMs += 2 * COOLDOWN_MS;
