@@ -170,6 +170,22 @@ describe("recordFailure", () => {
   });
 });
 
+test("what was admitted before the circuit opened and closed again is not counted after", async () => {
+  const t = backend();
+  const early = await permitOf(t);
+  await open(t);
+  vi.setSystemTime(START_MS + MINUTE - 1);
+  await t.mutation(circuitBreaker.setState, { provider: PROVIDER, state: "closed" });
+  const late = await t.mutation(circuitBreaker.recordFailure, { permit: early, latencyMs: MINUTE });
+  expect(late).toMatchObject({ released: true, opened: false, failureCount: 0 });
+  expect(await statusOf(t)).toMatchObject({
+    failureCount: 0,
+    callCount: 0,
+    slowCount: 0,
+    generation: 2,
+  });
+});
+
 describe("setState", () => {
   test("forced open lets nothing through, for ever, and what is under way changes nothing", async () => {
     const t = backend();
