@@ -120,12 +120,11 @@ test("a snapshot of full tables reads no more than its bounds, and says what it 
       "webhookInbox",
     ]),
   );
-  // Each section has a share, so that none goes without because of another.
+  // What a verdict needs most is read first, and none of it goes without because of another.
+  expect(said.toolJobs.byStatus.queued).toBeGreaterThan(0);
   expect(said.bulkheads.activeLeaseCount).toBeGreaterThan(30);
-  expect(said.toolJobs.recentDeadLetters.length).toBeGreaterThan(0);
   expect(said.webhookInbox.queued).toBeGreaterThan(0);
-  expect(said.replayProtection.keysInWindow).toBeGreaterThan(0);
-  expect(said.slo.length).toBeGreaterThan(0);
+  expect(said.webhookInbox.deadLetter).toBeGreaterThan(0);
   // Lower bounds are no reason for alarm.
   const notes = said.causes.filter(({ id }) => id.startsWith("truncated:"));
   expect(notes.map(({ severity }) => severity)).toEqual(notes.map(() => "note"));

@@ -3,6 +3,7 @@
  * together stay below 500 documents and 256 KiB: each takes from what is left, and who is cut short
  * says so.
  */
+import { getConvexSize, type Value } from "convex/values";
 import { KIB } from "../../src/core/bytes";
 import { type Batch, takeBatch } from "./batch";
 
@@ -67,14 +68,18 @@ export async function takeRows<Row>(
     return [];
   }
   const taken = await takeBatch(rows, batch);
-  // The row that ended it was read as well.
+  // The row that ended it was read as well, and is like the one before.
   if (batch.full) {
     batch.rowsLeft -= 1;
+    batch.bytesLeft -= sizeOf(taken.at(-1));
     reading.truncated.add(section);
   }
   close();
   return taken;
 }
+
+// A document is a value; its type says so only for tables that are named.
+const sizeOf = (row: unknown): number => getConvexSize(row as Value | undefined);
 
 /** As `takeRows`, for a list that shows the newest rows and promises no more than `rowsMax`. */
 export async function takeNewest<Row>(
