@@ -29,8 +29,8 @@ const told = async (t: Backend, ended: Alerts.SettledAttempt["ended"]): Promise<
   return notices.length;
 };
 
-// W2-39: the alert row was inserted before it was sent, and a failed send was never repeated.
-test("an alert that could not be sent is sent later", async () => {
+// In the original the alert row was inserted before it was sent, and a failed send was never repeated.
+test("the original lost alerts that could not be sent: here one is sent later", async () => {
   const t = backend();
   await refuse(t, 60);
   await monitor(t);
@@ -39,8 +39,8 @@ test("an alert that could not be sent is sent later", async () => {
   expect(await told(t, { kind: "sent" })).toBe(1);
 });
 
-// W2-39: slots of half an hour by the clock, so that 29:59 and 30:01 both sent the same alert.
-test("an alert is not sent twice because half an hour has ended on the clock", async () => {
+// In the original: slots of half an hour by the clock, so that 29:59 and 30:01 both sent the same alert.
+test("the original sent an alert twice when half an hour had ended on the clock", async () => {
   const t = backend();
   const halfHourMs = 30 * MINUTE;
   const edgeMs = Math.ceil(START_MS / halfHourMs) * halfHourMs;
@@ -54,16 +54,16 @@ test("an alert is not sent twice because half an hour has ended on the clock", a
   expect(await told(t, { kind: "sent" })).toBe(0);
 });
 
-// W2-53: each refusal scheduled a mutation of its own, of which a transaction has a thousand.
-test("a crowd of refusals schedules nothing and fills a few rows", async () => {
+// In the original each refusal scheduled a mutation of its own, of which a transaction has a thousand.
+test("the original scheduled a write for each refusal: here a crowd fills a few rows", async () => {
   const t = backend();
   await refuse(t, 1_200);
   expect(await pending(t)).toEqual([]);
   expect((await rowCounts(t)).rateLimitEvents).toBeLessThanOrEqual(8);
 });
 
-// W2-50: the newest 2,000 rows were reported as all there was.
-test("a summary that could not read everything says so", async () => {
+// In the original the newest 2,000 rows were reported as all there was.
+test("the original called a part of the events their total: here a summary that is cut short says so", async () => {
   const t = backend();
   await t.run(async (ctx) => {
     for (let i = 0; i < 300; i++)

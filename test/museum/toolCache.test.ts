@@ -24,14 +24,14 @@ const enqueue = (t: Backend) =>
     cache: AT,
   });
 
-test("W2-24: a value that is too large is refused, not cut into half a JSON text", async () => {
+test("the original cut a value that was too large into half a JSON text: here it is refused", async () => {
   const t = backend();
   const value = JSON.stringify({ text: "x".repeat(65_536) });
   expect(await set(t, value)).toBeNull();
   expect(await lookup(t)).toBeNull();
 });
 
-test("W2-54, action-cache: of 20 concurrent misses one asks, and who comes late has its result", async () => {
+test("convex action-cache, and the original: of 20 concurrent misses one asks, and who comes late has its result", async () => {
   const t = backend();
   const looked = await Promise.all(Array.from({ length: 21 }, () => lookup(t)));
   expect(new Set(looked)).toEqual(new Set([null]));
@@ -60,7 +60,7 @@ test("action-cache#6: an answer past its time is there while it is renewed, with
   expect(await lookup(t)).toMatchObject({ freshness: "fresh", value: "new" });
 });
 
-test("W2-49: the cache is counted without reading one of its values", async () => {
+test("the original read every value of the cache to count them: here none is read", async () => {
   const t = backend({ bytesRead: 32 * 1024 });
   for (let i = 0; i < 5; i++)
     await t.mutation(internal.toolCache.set, {
@@ -109,7 +109,7 @@ async function products(answer: (host: string) => Response) {
   );
 }
 
-test("W2-25: sources that are all down are a failure, one that is down is named", async () => {
+test("the original called a search complete whose sources were all down: here that is a failure, and one that is down is named", async () => {
   expect(await products(() => jsonResponse({}, { status: 503 }))).toBe("upstream_unavailable");
   const oneDown = await products((host) =>
     host.includes("ebay")
@@ -119,7 +119,7 @@ test("W2-25: sources that are all down are a failure, one that is down is named"
   expect(oneDown).toEqual({ kind: "partial", missing: ["global_search"] });
 });
 
-test("W2-46: a caller that waits 8 seconds for a queued tool looks 6 times, not 32", async () => {
+test("the original looked 32 times while it waited 8 seconds for a tool: here 6 times", async () => {
   vi.useRealTimers();
   const { io, run } = virtualIo(async () => new Response());
   let looks = 0;

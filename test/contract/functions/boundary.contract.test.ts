@@ -1,6 +1,6 @@
 import { beforeEach, describe, expect, test, vi } from "vitest";
-import { backend, type Backend, useStillClock } from "../../edge/backend";
-import { type Args, call, dump, FUNCTIONS, wrongArgs } from "./registry";
+import { type Backend, useStillClock } from "../../edge/backend";
+import { type Args, call, dump, FUNCTIONS, whole, wrongArgs } from "./registry";
 
 useStillClock();
 beforeEach(() => {
@@ -53,6 +53,10 @@ const NAMED: Readonly<Record<string, Arrange>> = {
     const { jobId, fence } = await claim(t);
     return { jobId, fence, errorCode: "upstream_timeout", retryable: true };
   },
+  "toolJobs:processQueue": () => ({ maxJobs: 3 }),
+  "toolJobs:listDeadLetters": () => ({ limit: 500 }),
+  "toolJobs:requeueDeadLetter": async (t) => ({ jobId: (await claim(t)).jobId }),
+  "toolJobs:getQueueStats": () => ({ limit: 5_000 }),
   "toolJobs:cleanupExpired": () => ({}),
   "circuitBreaker:checkGate": () => PROVIDER,
   "circuitBreaker:recordSuccess": async (t) => ({ permit: await permit(t) }),
@@ -68,6 +72,22 @@ const NAMED: Readonly<Record<string, Arrange>> = {
   "bulkhead:cleanupExpiredLeases": () => ({}),
   "bulkhead:listInFlightByProvider": () => ({ ...PROVIDER, limit: 500 }),
   "rateLimit:checkAndIncrement": () => ({ key: "chat_stream:user:u1", max: 30, windowMs: 300_000 }),
+  "rateLimit:recordEvent": () => ({
+    source: "http",
+    bucket: "gmail_push",
+    outcome: "contention_fallback",
+    reason: "contention",
+  }),
+  "rateLimit:listRecentEvents": () => ({ limit: 200, bucket: "gmail_push" }),
+  "rateLimit:getEventSummary": () => ({ minutes: 15 }),
+  "rateLimit:raiseAlertIfNeeded": () => ({
+    bucket: "gmail_push",
+    outcome: "blocked",
+    threshold: 40,
+    observed: 41,
+  }),
+  "rateLimit:listRecentAlerts": () => ({ limit: 200 }),
+  "rateLimit:monitorAndAlert": () => ({}),
   "rateLimit:cleanupExpired": () => ({}),
   "idempotency:claimKey": () => ({ scope: "whatsapp_message", key: "wamid.1", ttlMs: 86_400_000 }),
   "idempotency:cleanupExpired": () => ({}),
@@ -83,14 +103,14 @@ describe.each(Object.entries(NAMED))("%s", (name, arrange) => {
   });
 
   test("accepts the arguments it is named with, and returns what it declares", async () => {
-    const t = backend();
+    const t = whole();
     const args = await arrange(t);
     // The return value is checked against the function's own validator on the way out.
     await expect(call(t, name, args)).resolves.toBeDefined();
   });
 
   test("refuses any other, and nothing is changed by that", async () => {
-    const t = backend();
+    const t = whole();
     const args = await arrange(t);
     const before = await dump(t);
     for (const [what, wrong] of wrongArgs(name, args)) {
@@ -102,7 +122,7 @@ describe.each(Object.entries(NAMED))("%s", (name, arrange) => {
 });
 
 test("cleanups are done when there is nothing to clean up, and schedule nothing", async () => {
-  const t = backend();
+  const t = whole();
   const before = await dump(t);
   for (const name of Object.keys(NAMED).filter((one) => one.includes(":cleanup"))) {
     const counts = await call<Record<string, number>>(t, name);

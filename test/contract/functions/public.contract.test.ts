@@ -1,19 +1,13 @@
-import { convexTest } from "convex-test";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
-import schema from "../../../convex/schema";
 import { isErrorCode } from "../../../src/errors/table";
 import { type Caller, refused } from "../../edge/backend";
-import { call, FUNCTIONS, wrongArgs } from "./registry";
-
-const modules = import.meta.glob(["/convex/**/*.{ts,js}", "!/convex/**/*.test.ts"]);
-/** With every function as it is: here none is stood in for. */
-const backend = () => convexTest({ schema, modules });
+import { call, FUNCTIONS, whole, wrongArgs } from "./registry";
 
 let alice: Caller;
 beforeAll(() => {
   vi.spyOn(console, "log").mockImplementation(() => undefined);
-  alice = backend().withIdentity({ subject: "alice" });
+  alice = whole().withIdentity({ subject: "alice" });
 });
 afterAll(() => {
   vi.restoreAllMocks();
@@ -101,6 +95,6 @@ describe.each(PUBLIC)("%s", (name, { args, kind }) => {
 
   test(`is a ${kind} for signed-in users only`, async () => {
     const [sample] = fc.sample(hostile, { numRuns: 1, seed: 7 });
-    await refused(call(backend(), name, sample), "unauthorized");
+    await refused(call(whole(), name, sample), "unauthorized");
   });
 });

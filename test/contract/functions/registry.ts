@@ -1,4 +1,5 @@
 /** What `convex/` registers, found by looking, with what each function says of itself. */
+import { convexTest } from "convex-test";
 import { makeFunctionReference } from "convex/server";
 import type { Backend, Caller } from "../../edge/backend";
 import schema from "../../../convex/schema";
@@ -69,6 +70,11 @@ function registered(exported: Exported): Registered | null {
     returns: JSON.parse(exportReturns?.() ?? "null") as Validator | null,
   };
 }
+
+const lazy = import.meta.glob(["/convex/**/*.{ts,js}", "!/convex/**/*.test.ts"]);
+
+/** A backend in which no function is stood in for by another. */
+export const whole = (): Backend => convexTest({ schema, modules: lazy });
 
 export type Args = Readonly<Record<string, unknown>>;
 
