@@ -18,5 +18,6 @@ crons.hourly("cleanup-chat-streams", { minuteUTC: 34 }, internal.chatTurns.clean
 crons.hourly("cleanup-webhooks", { minuteUTC: 41 }, internal.integrations.inbox.cleanupExpired, {});
 crons.cron("fold-metrics", "3-58/5 * * * *", internal.metrics.fold, {});
 crons.cron("monitor-rate-limit-alerts", "1-56/5 * * * *", internal.rateLimit.monitorAndAlert, {});
+crons.cron("monitor-tool-queue-health", "4-59/5 * * * *", internal.toolJobs.monitorQueueHealth, {});
 
 export default crons;

@@ -1,7 +1,9 @@
-import { v } from "convex/values";
+import { type Infer, v } from "convex/values";
 import { AppError } from "../src/errors/appError";
 import { internal } from "./_generated/api";
 import { internalAction, internalMutation, internalQuery } from "./_generated/server";
+import * as Alerts from "./model/alerts";
+import * as QueueAlerts from "./model/toolJobAlerts";
 import * as Batches from "./model/toolJobBatches";
 import { cleanUp } from "./model/toolJobCleanup";
 import * as DeadLetters from "./model/toolJobDeadLetters";
@@ -345,6 +347,43 @@ export const getQueueStats = internalQuery({
   args: { limit: v.optional(v.number()) },
   returns: queueStats,
   handler: (ctx) => Stats.queueStats(ctx, Date.now()),
+});
+
+/**
+ * Tells operators what of the queue is above its thresholds, and what no longer is. Run by a cron.
+ * Looks at the queue as it was a moment ago, so that nobody who uses it waits for this.
+ */
+export const monitorQueueHealth = internalMutation({
+  args: {},
+  returns: QueueAlerts.queueHealth,
+  handler: async (ctx): Promise<Infer<typeof QueueAlerts.queueHealth>> => {
+    const stats: Stats.QueueStats = await ctx.runQuery(
+      internal.toolJobs.getQueueStats,
+      {},
+      { useStaleSnapshot: true },
+    );
+    return await QueueAlerts.monitor(ctx, stats, Date.now());
+  },
+});
+
+/** Raises an alert about the queue, unless it was within the cooldown. */
+export const raiseQueueAlertIfNeeded = internalMutation({
+  args: { kind: QueueAlerts.queueAlertKind, observed: v.number(), threshold: v.number() },
+  returns: v.object({ created: v.boolean(), alertId: v.union(v.id("alerts"), v.null()) }),
+  handler: async (ctx, finding) => {
+    const { alertId, change } = await QueueAlerts.raise(ctx, finding, Date.now());
+    return { created: change === "created", alertId };
+  },
+});
+
+/** Alerts about the queue, the newest first, up to 200. */
+export const listRecentQueueAlerts = internalQuery({
+  args: { limit: v.optional(v.number()) },
+  returns: v.array(Alerts.shownFields),
+  handler: async (ctx, { limit = 50 }) => {
+    const most = Math.min(200, Math.max(1, Math.floor(limit) || 1));
+    return (await QueueAlerts.recent(ctx, most)).map(Alerts.shown);
+  },
 });
 
 /** Deletes jobs whose retention is over, in bounded batches, until none is left. */

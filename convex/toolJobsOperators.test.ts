@@ -290,3 +290,75 @@ describe("the statistics", () => {
     });
   });
 });
+
+describe("the health of the queue", () => {
+  const monitor = (t: Backend) => t.mutation(internal.toolJobs.monitorQueueHealth, {});
+  const alerts = async (t: Backend) =>
+    (await t.query(internal.toolJobs.listRecentQueueAlerts, {})).map(
+      ({ kind, observed, status }) => ({
+        kind,
+        observed,
+        status,
+      }),
+    );
+
+  test("while all is well is nobody's business, and looking writes nothing", async () => {
+    const t = backend();
+    await busy(t);
+    const before = await rowCounts(t);
+    expect(await monitor(t)).toEqual({
+      enabled: true,
+      createdAlerts: 0,
+      recoveredAlerts: 0,
+      sentryAlerts: 0,
+      windowMinutes: 5,
+    });
+    expect(await rowCounts(t)).toEqual(before);
+  });
+
+  test.each([
+    ["TOOL_QUEUE_ALERT_MAX_QUEUED", "queued_depth", "1", 2],
+    ["TOOL_QUEUE_ALERT_MAX_QUEUED_AGE_MS", "oldest_queued_age", "1000", 2_000],
+    ["TOOL_QUEUE_ALERT_MAX_RUNNING_AGE_MS", "oldest_running_age", "1000", 2_000],
+    ["TOOL_QUEUE_ALERT_MAX_DLQ", "dead_letter_depth", "1", 2],
+  ])("above %s raises %s, once", async (name, kind, threshold, observed) => {
+    vi.stubEnv(name, threshold);
+    const t = backend();
+    await bury(t);
+    await bury(t);
+    await busy(t);
+    await wait(t);
+    await wait(t);
+    await advance(t, 2 * SECOND);
+    expect(await monitor(t)).toMatchObject({ createdAlerts: 1, sentryAlerts: 1 });
+    expect(await alerts(t)).toEqual([{ kind, observed, status: "active" }]);
+    expect(await monitor(t)).toMatchObject({ createdAlerts: 0, sentryAlerts: 0 });
+    vi.stubEnv(name, "100000");
+    expect(await monitor(t)).toMatchObject({ createdAlerts: 0, recoveredAlerts: 1 });
+    expect(await alerts(t)).toMatchObject([{ kind, status: "resolved" }]);
+  });
+
+  test("is not looked at where that is switched off", async () => {
+    vi.stubEnv("TOOL_QUEUE_ALERTS_ENABLED", "false");
+    vi.stubEnv("TOOL_QUEUE_ALERT_MAX_DLQ", "1");
+    vi.stubEnv("TOOL_QUEUE_ALERT_WINDOW_MIN", "7");
+    const t = backend();
+    await bury(t);
+    await bury(t);
+    expect(await monitor(t)).toMatchObject({
+      enabled: false,
+      createdAlerts: 0,
+      windowMinutes: 7,
+    });
+  });
+
+  test("may be reported by others, who are heard once per cooldown", async () => {
+    vi.stubEnv("TOOL_QUEUE_ALERT_COOLDOWN_MS", "60000");
+    const t = backend();
+    const report = { kind: "queued_depth" as const, observed: 300, threshold: 200 };
+    const raise = () => t.mutation(internal.toolJobs.raiseQueueAlertIfNeeded, report);
+    expect(await raise()).toMatchObject({ created: true });
+    expect(await raise()).toMatchObject({ created: false });
+    expect(await alerts(t)).toHaveLength(1);
+  });
+});

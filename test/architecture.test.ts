@@ -118,7 +118,10 @@ const FUNCTIONS = {
   "toolJobs:getQueueStats": "internal query",
   "toolJobs:heartbeat": "internal mutation",
   "toolJobs:listDeadLetters": "internal query",
+  "toolJobs:listRecentQueueAlerts": "internal query",
+  "toolJobs:monitorQueueHealth": "internal mutation",
   "toolJobs:processQueue": "internal action",
+  "toolJobs:raiseQueueAlertIfNeeded": "internal mutation",
   "toolJobs:requeueDeadLetter": "internal mutation",
   "toolJobs:requeueDeadLetters": "internal mutation",
   "toolJobs:requeueDeferred": "internal mutation",
@@ -254,6 +257,7 @@ test("every schedule runs a function that exists, and never on the hour", () => 
     "cleanup-webhooks": "integrations/inbox:cleanupExpired",
     "fold-metrics": "metrics:fold",
     "monitor-rate-limit-alerts": "rateLimit:monitorAndAlert",
+    "monitor-tool-queue-health": "toolJobs:monitorQueueHealth",
   });
   for (const { name } of Object.values(schedule))
     expect(FUNCTIONS).toHaveProperty([name], "internal mutation");

@@ -70,6 +70,7 @@ import type * as model_streams from "../model/streams.js";
 import type * as model_telemetryTables from "../model/telemetryTables.js";
 import type * as model_threads from "../model/threads.js";
 import type * as model_toolCacheCounts from "../model/toolCacheCounts.js";
+import type * as model_toolJobAlerts from "../model/toolJobAlerts.js";
 import type * as model_toolJobBatches from "../model/toolJobBatches.js";
 import type * as model_toolJobCleanup from "../model/toolJobCleanup.js";
 import type * as model_toolJobCounts from "../model/toolJobCounts.js";
@@ -164,6 +165,7 @@ declare const fullApi: ApiFromModules<{
   "model/telemetryTables": typeof model_telemetryTables;
   "model/threads": typeof model_threads;
   "model/toolCacheCounts": typeof model_toolCacheCounts;
+  "model/toolJobAlerts": typeof model_toolJobAlerts;
   "model/toolJobBatches": typeof model_toolJobBatches;
   "model/toolJobCleanup": typeof model_toolJobCleanup;
   "model/toolJobCounts": typeof model_toolJobCounts;

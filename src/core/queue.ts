@@ -171,7 +171,7 @@ export interface QueueState {
   readonly oldestRunningAgeMs: number | null;
 }
 
-const FINDING_KINDS = [
+export const FINDING_KINDS = [
   "queued_depth",
   "oldest_queued_age",
   "oldest_running_age",
