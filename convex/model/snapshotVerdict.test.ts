@@ -234,6 +234,22 @@ describe("the verdict", () => {
     );
   });
 
+  test("of a pool that was made smaller is about the slots that are left of it", async () => {
+    vi.stubEnv("BULKHEAD_SERPER_MAX_CONCURRENT", "2");
+    const t = backend();
+    for (let i = 0; i < 2; i++)
+      await t.mutation(internal.circuitBreaker.checkGate, { provider: SERPER });
+    await t.run(async (ctx) => {
+      for (const { _id, i } of await ctx.db.query("slots").take(2))
+        if (i === 0) await ctx.db.patch("slots", _id, { e: START_MS });
+    });
+    vi.stubEnv("BULKHEAD_SERPER_MAX_CONCURRENT", "1");
+    const { bulkheads, verdict } = await t.query(internal.ops.getReliabilitySnapshot, {});
+    // The slot that drains is in flight, and takes nobody's place.
+    expect(bulkheads).toMatchObject({ inFlightByProvider: { [SERPER]: 1 }, saturated: [] });
+    expect(verdict).toBe("ok");
+  });
+
   test.each(Object.entries(TROUBLES))("of %s says so, and what to do", async (_, trouble) => {
     for (const [name, value] of Object.entries(trouble.env ?? {})) vi.stubEnv(name, value);
     const t = backend();
