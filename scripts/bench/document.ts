@@ -63,8 +63,8 @@ of simulated time, takes 15 ms ± 30 %, and commits if nobody wrote into what it
 an index range is read as far as it was walked. A conflict is retried as the platform does: after
 U(0, 1) × min(100 ms × 2^k, 2 s) and 4 times at most for clients and actions, up to 60 s apart and
 without end for scheduled functions. The scheduler starts a function 10 ms after the commit that
-asked for it, or its time, and 256 at once. A mutation that wrote nothing is not validated. Figures
-are means over 10 seeds; \`--seed\` draws others.
+asked for it, or its time, and 256 at once. A mutation that wrote nothing is not validated. Bars
+are means over 10 seeds, the contention table over 3; \`--seed\` draws others.
 
 Its own tests (\`scripts/bench/harness.test.ts\`) hold the counts against
 \`ctx.meta.getTransactionMetrics()\` and published figures of the components, the conflict rate of one
@@ -80,8 +80,11 @@ Limits of the method:
   tool. Tool calls (T14) run the code that turns use, with an upstream that answers after 200 ms.
 - T9 takes the limit, the breaker and the bulkhead in one transaction; its caller's mutation is the
   benchmark's own.
-- T3 enqueues 100 jobs per mutation, ours by calling the registered function for each.
-- T10b holds each slot for so long that more is asked for than there is; refusals are answers, not
+- The pool of 100 slots hands a worker up to 20 jobs at once (\`TOOL_JOB_MAX_PER_RUN\`; the component:
+  32), smaller ones the default of 3.
+- T3 enqueues 100 jobs per mutation, the pool all of them in one.
+- T10b asks for a fifth more than there is, which keeps the pool some 94 % busy on average, and, as
+  \`T10b.full\`, for the last 3 of 100 slots, which keeps it above 98 %. Refusals are answers, not
   failures, and do not count as such.
 - T15 makes its rows by copying those that real calls left.
 - T18 is a target, reported as it is.`.split("\n");

@@ -1,25 +1,13 @@
-import { makeFunctionReference, mutationGeneric, type DefaultFunctionArgs } from "convex/server";
-import { v } from "convex/values";
 import { ContentionError, type Backend } from "../engine/backend";
-import { fieldAt, isArray, isObject, type Json, type JsonObject } from "../../../src/host/json";
-
-const enqueueOne = makeFunctionReference<"mutation">("toolJobs:enqueue");
-
-/** What an app does that has many jobs at once: all of them in one transaction. */
-export const enqueueMany = mutationGeneric({
-  args: { jobs: v.array(v.any()) },
-  returns: v.array(v.any()),
-  handler: async (ctx, { jobs }) => {
-    const results: unknown[] = [];
-    for (const job of jobs)
-      results.push(await ctx.runMutation(enqueueOne, job as DefaultFunctionArgs));
-    return results;
-  },
-});
+import { MINUTE } from "../../../src/core/time";
+import { fieldAt, isArray, isObject, type JsonObject } from "../../../src/host/json";
 
 const TOOL = "search_web";
-/** Jobs enqueued in one mutation: many, and far from the limits of one transaction. */
+const LARGE_POOL = 32;
+/** Jobs enqueued in one mutation, at most. */
 const BATCH = 100;
+/** How long a worker goes from job to job, as in convex/toolRuns.ts. */
+const WORKER_MS = 4 * MINUTE;
 
 /** Limits of the measured tool out of the way: what binds is the pool's size. */
 export function queueVariables(slots: number, waiting = 10_000): Record<string, string> {
@@ -27,6 +15,8 @@ export function queueVariables(slots: number, waiting = 10_000): Record<string, 
     TOOL_JOB_RUNMAX_WEB: String(slots),
     TOOL_JOB_QMAX_WEB: String(waiting),
     BULKHEAD_TOOL_JOB_MAX: String(slots),
+    // A worker that is handed many jobs saves calls; the default is for pools of a few slots.
+    TOOL_JOB_MAX_PER_RUN: slots >= LARGE_POOL ? "20" : "3",
   };
 }
 
@@ -81,16 +71,21 @@ export class OurQueue {
 
   /** Enqueues job `i` for a worker; "saturated" where the queue refuses. */
   async enqueue(i: number): Promise<"accepted" | "saturated"> {
-    const result = await this.#backend.mutation("toolJobs:enqueue", this.#jobArgs(i, "worker"));
-    const accepted = this.#accepted(i, result);
-    const claim = claimOf(result, "claim");
-    if (claim !== null) void this.#run(claim, false);
-    return accepted;
+    const result = await this.#backend.mutation("toolJobs:enqueue", {
+      ...JOB,
+      argsJson: argsOf(i),
+      run: "worker",
+    });
+    return this.#accepted(i, result);
   }
 
   /** Enqueues job `i` and runs it here where a slot is free. */
   async enqueueAndRun(i: number): Promise<"accepted" | "saturated"> {
-    const result = await this.#backend.mutation("toolJobs:enqueue", this.#jobArgs(i, "caller"));
+    const result = await this.#backend.mutation("toolJobs:enqueue", {
+      ...JOB,
+      argsJson: argsOf(i),
+      run: "caller",
+    });
     const accepted = this.#accepted(i, result);
     const claim = claimOf(result, "claim");
     if (claim !== null) await this.#run(claim, false);
@@ -105,13 +100,13 @@ export class OurQueue {
         { length: Math.min(BATCH, from + jobs - first) },
         (_, place) => first + place,
       );
-      const batch = numbers.map((i) => this.#jobArgs(i, "worker"));
-      const results = await this.#backend.mutation("bench:enqueueMany", { jobs: batch });
+      const batch = numbers.map((i) => ({ argsJson: argsOf(i) }));
+      const many = await this.#backend.mutation("toolJobs:enqueueMany", { ...JOB, jobs: batch });
+      const jobIds = isObject(many) ? (many["jobIds"] ?? null) : null;
       for (const [place, i] of numbers.entries()) {
-        const result: unknown = Array.isArray(results) ? results[place] : null;
-        if (this.#accepted(i, result) === "accepted") accepted += 1;
-        const claim = claimOf(result, "claim");
-        if (claim !== null) void this.#run(claim, false);
+        if (!isArray(jobIds) || typeof jobIds[place] !== "string") continue;
+        this.times.enqueuedMs.set(i, this.#backend.clock.nowMs);
+        accepted += 1;
       }
     }
     return accepted;
@@ -130,11 +125,6 @@ export class OurQueue {
     return latencies(this.times.enqueuedMs, this.times.doneMs);
   }
 
-  #jobArgs(i: number, run: "caller" | "worker"): Record<string, string> {
-    const args = { source: "operator", toolName: TOOL, argsJson: JSON.stringify({ i }) };
-    return this.#backend.app.accepts("toolJobs:enqueue", "run") ? { ...args, run } : args;
-  }
-
   #accepted(i: number, result: unknown): "accepted" | "saturated" {
     if (textAt(result, "kind") === "saturated") return "saturated";
     this.times.enqueuedMs.set(i, this.#backend.clock.nowMs);
@@ -143,22 +133,15 @@ export class OurQueue {
 
   /** What a scheduled worker does: runs what it was handed, and whatever it is handed next. */
   async #work(args: JsonObject): Promise<void> {
-    const handed = isArray(args["claims"] ?? null)
-      ? (args["claims"] as readonly Json[])
-      : [args["claim"] ?? null];
-    const claims = handed.map((claim) => toClaim(claim)).filter((claim) => claim !== null);
-    if (claims.length === 0 && typeof args["toolName"] === "string") {
-      const claimed = await this.#backend.mutation("toolJobs:claimNext", {
-        toolName: args["toolName"],
-      });
-      const claim = toClaim(claimed);
-      if (claim !== null) claims.push(claim);
-    }
-    await Promise.all(
-      claims.map(async (first) => {
-        for (let claim: Claim | null = first; claim !== null;) claim = await this.#run(claim, true);
-      }),
-    );
+    const handed = args["claims"] ?? null;
+    if (!isArray(handed)) throw new Error("A worker is handed claims.");
+    const untilMs = this.#backend.clock.nowMs + WORKER_MS;
+    await Promise.all(handed.map((claim) => this.#runLane(toClaim(claim), untilMs)));
+  }
+
+  async #runLane(first: Claim | null, untilMs: number): Promise<void> {
+    for (let claim = first; claim !== null;)
+      claim = await this.#run(claim, this.#backend.clock.nowMs < untilMs);
   }
 
   async #run({ fence, i, jobId }: Claim, wantsNext: boolean): Promise<Claim | null> {
@@ -172,19 +155,13 @@ export class OurQueue {
     if (this.#workMs > 0) await clock.sleep(this.#workMs);
     this.#running -= 1;
     if (this.#failsOnce.delete(i)) {
-      const failure = { jobId, fence, errorCode: "upstream_error", retryable: true };
+      const failure = { jobId, fence, errorCode: "upstream_error", retryable: true, wantsNext };
       return claimOf(await this.#report("toolJobs:fail", failure), "next");
     }
-    const completion = { jobId, fence, resultJson: "null", ...this.#wanting(wantsNext) };
+    const completion = { jobId, fence, resultJson: "null", wantsNext };
     const completed = await this.#report("toolJobs:complete", completion);
     doneMs.set(i, clock.nowMs);
     return claimOf(completed, "next");
-  }
-
-  #wanting(wantsNext: boolean): Record<string, boolean> {
-    return wantsNext && this.#backend.app.accepts("toolJobs:complete", "wantsNext")
-      ? { wantsNext }
-      : {};
   }
 
   /** A report that the platform gives up is handed to the scheduler, which never does. */
@@ -197,6 +174,9 @@ export class OurQueue {
     }
   }
 }
+
+const JOB = { source: "operator", toolName: TOOL };
+const argsOf = (i: number): string => JSON.stringify({ i });
 
 function claimOf(result: unknown, name: string): Claim | null {
   return isObject(result) ? toClaim(fieldAt(result, [name]) ?? null) : null;

@@ -9,6 +9,7 @@ import { allowing, guardVariables, protectedCall, refusing } from "../ours/guard
 const SLOTS = 100;
 const CALLS = 200;
 const PER_SECOND = 200;
+const TRANSACTION_MS = 15;
 const FOR_MS = 10_000;
 const ADMIT = "outbound:admit";
 
@@ -67,6 +68,12 @@ async function protectedCalls(bench: Bench): Promise<readonly Figure[]> {
   ];
 }
 
+interface Crowd {
+  readonly holdMs: number;
+  /** Calls that hold a slot from before the first arrival to after the last. */
+  readonly heldThroughout: number;
+}
+
 interface Pressure {
   readonly failedPct: number;
   /** Calls in flight beyond the pool's size, at worst. */
@@ -75,12 +82,17 @@ interface Pressure {
   readonly busyPct: number;
 }
 
-async function underPressure(bench: Bench, seed: number, holdMs: number): Promise<Pressure> {
+async function underPressure(
+  bench: Bench,
+  seed: number,
+  { heldThroughout, holdMs }: Crowd,
+): Promise<Pressure> {
   const backend = simulated(bench.ours, seed, guardVariables(SLOTS));
   let [inFlight, most, refused, heldMs] = [0, 0, 0, 0];
   // The pool fills up first, and empties at the end.
-  const fromMs = backend.clock.nowMs + 2 * holdMs;
-  const toMs = backend.clock.nowMs + FOR_MS;
+  const startMs = backend.clock.nowMs + 2 * TRANSACTION_MS * heldThroughout;
+  const fromMs = startMs + 2 * holdMs;
+  const toMs = startMs + FOR_MS;
   let sinceMs = fromMs;
   const step = (by: number): void => {
     const nowMs = Math.min(toMs, Math.max(fromMs, backend.clock.nowMs));
@@ -89,21 +101,24 @@ async function underPressure(bench: Bench, seed: number, holdMs: number): Promis
     inFlight += by;
     most = Math.max(most, inFlight);
   };
+  const watch = {
+    admitted: () => {
+      step(1);
+    },
+    settled: () => {
+      step(-1);
+    },
+  };
   await backend.within(async () => {
+    for (let held = 0; held < heldThroughout; held++) {
+      const long = { holdMs: 2 * FOR_MS, admitPath: ADMIT };
+      void protectedCall(backend, long, watch);
+      await backend.clock.sleep(2 * TRANSACTION_MS);
+    }
+    backend.stats.clear();
     await arrive(backend, { perSecond: PER_SECOND, forMs: FOR_MS }, async () => {
       try {
-        const admitted = await protectedCall(
-          backend,
-          { holdMs, admitPath: ADMIT },
-          {
-            admitted: () => {
-              step(1);
-            },
-            settled: () => {
-              step(-1);
-            },
-          },
-        );
+        const admitted = await protectedCall(backend, { holdMs, admitPath: ADMIT }, watch);
         if (!admitted) refused += 1;
       } catch (error) {
         if (!(error instanceof ContentionError)) throw error;
@@ -124,10 +139,10 @@ async function pressure(
   bench: Bench,
   id: string,
   what: string,
-  holdMs: number,
+  crowd: Crowd,
 ): Promise<readonly Figure[]> {
   const runs: Pressure[] = [];
-  for (const seed of bench.seeds) runs.push(await underPressure(bench, seed, holdMs));
+  for (const seed of bench.seeds) runs.push(await underPressure(bench, seed, crowd));
   const [refusedPct, busyPct] = [
     mean(runs.map((run) => run.refusedPct)),
     mean(runs.map((run) => run.busyPct)),
@@ -265,20 +280,24 @@ async function duplicates(bench: Bench): Promise<readonly Figure[]> {
 }
 
 /** Held so long that 60 of 100 slots are busy on average. */
-const HOLD_MS = 300;
-/** Held so long that more is asked for than there is, and 98 of 100 slots are busy. */
-const SATURATED_HOLD_MS = 590;
+const USUAL: Crowd = { holdMs: 300, heldThroughout: 0 };
+/** Held so long that a fifth more is asked for than there is. */
+const CROWDED: Crowd = { holdMs: 590, heldThroughout: 0 };
+/** Everybody wants the last few slots, and nearly everybody is refused. */
+const FULL: Crowd = { holdMs: 300, heldThroughout: 97 };
 
 export const guards: readonly Row[] = [
   { id: "T9", measure: protectedCalls },
   {
     id: "T10",
-    measure: (bench) => pressure(bench, "T10", "at 200/s, 100 slots", HOLD_MS),
+    measure: (bench) => pressure(bench, "T10", "at 200/s, 100 slots", USUAL),
   },
   {
     id: "T10b",
-    measure: (bench) =>
-      pressure(bench, "T10b", "at 200/s, 100 slots, 98 % busy", SATURATED_HOLD_MS),
+    measure: async (bench) => [
+      ...(await pressure(bench, "T10b", "at 200/s, 100 slots, a fifth too few", CROWDED)),
+      ...(await pressure(bench, "T10b.full", "at 200/s, 100 slots, 97 held throughout", FULL)),
+    ],
   },
   { id: "T11", measure: limiterCosts },
   {

@@ -1,4 +1,4 @@
-import type { Bench, Figure } from "../figures";
+import type { Bench, Figure, Row } from "../figures";
 import type { Results } from "../report";
 import { cache } from "./cache";
 import { fare, SCENARIOS } from "./contention";
@@ -22,10 +22,10 @@ const rows = [...queueCosts, ...queueLoads, ...guards, ...cache, ...upkeep];
 
 /** The longest first, so that the last one to end is a short one. */
 export const PARTS: readonly Part[] = [
-  ...rows.map(({ id, measure, rows: ids = [id] }) => ({
-    id,
-    rows: ids,
-    measure: async (bench: Bench) => ({ ...NOTHING, figures: await measured(ids, measure, bench) }),
+  ...rows.map((row) => ({
+    id: row.id,
+    rows: row.rows ?? [row.id],
+    measure: async (bench: Bench) => ({ ...NOTHING, figures: await measured(row, bench) }),
   })),
   {
     id: "operations",
@@ -39,18 +39,26 @@ export const PARTS: readonly Part[] = [
   })),
 ];
 
-/** A row that cannot be measured is a miss, and the others are measured all the same. */
-async function measured(
-  ids: readonly string[],
-  measure: (bench: Bench) => Promise<readonly Figure[]>,
-  bench: Bench,
-): Promise<readonly Figure[]> {
+async function measured(row: Row, bench: Bench): Promise<readonly Figure[]> {
   try {
-    return await measure(bench);
+    return await row.measure(bench);
   } catch (error) {
-    const what = `not measured: ${error instanceof Error ? error.message : String(error)}`;
-    return ids.map((id) => ({ id, what, ours: null, peer: null, limit: 0, pass: false }));
+    const why = error instanceof Error ? error.message : String(error);
+    return unmeasured(row.rows ?? [row.id], why).figures;
   }
+}
+
+/** A row that cannot be measured is a miss, and the others are measured all the same. */
+export function unmeasured(ids: readonly string[], why: string): Results {
+  const figures = ids.map((id) => ({
+    id,
+    what: `not measured: ${why}`,
+    ours: null,
+    peer: null,
+    limit: 0,
+    pass: false,
+  }));
+  return { ...NOTHING, figures };
 }
 
 const ROWS = Array.from({ length: 19 }, (_, i) => `T${i + 1}`);
