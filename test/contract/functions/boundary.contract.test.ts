@@ -57,6 +57,13 @@ const NAMED: Readonly<Record<string, Arrange>> = {
   "toolJobs:listDeadLetters": () => ({ limit: 500 }),
   "toolJobs:requeueDeadLetter": async (t) => ({ jobId: (await claim(t)).jobId }),
   "toolJobs:getQueueStats": () => ({ limit: 5_000 }),
+  "toolJobs:monitorQueueHealth": () => ({}),
+  "toolJobs:raiseQueueAlertIfNeeded": () => ({
+    kind: "queued_depth",
+    observed: 201,
+    threshold: 200,
+  }),
+  "toolJobs:listRecentQueueAlerts": () => ({ limit: 200 }),
   "toolJobs:cleanupExpired": () => ({}),
   "circuitBreaker:checkGate": () => PROVIDER,
   "circuitBreaker:recordSuccess": async (t) => ({ permit: await permit(t) }),

@@ -176,4 +176,32 @@ describe("toolJobs, for operators", () => {
     at(DAY);
     expect(await call(t, "toolJobs:processQueue")).toEqual({ processed: 0, jobs: [] });
   });
+
+  test("monitorQueueHealth is quiet while all is well, and tells once of what is not", async () => {
+    const t = backend();
+    const monitor = () => call<Args>(t, "toolJobs:monitorQueueHealth");
+    const alerts = () => call<Args[]>(t, "toolJobs:listRecentQueueAlerts", { limit: 200 });
+    expect(await monitor()).toMatchObject({ enabled: true, createdAlerts: 0 });
+    vi.stubEnv("TOOL_QUEUE_ALERT_MAX_DLQ", "1");
+    await buried(t);
+    await buried(t);
+    expect(await monitor()).toMatchObject({ createdAlerts: 1 });
+    expect(await monitor()).toMatchObject({ createdAlerts: 0 });
+    expect(await alerts()).toMatchObject([{ kind: "dead_letter_depth", observed: 2 }]);
+  });
+
+  test("raiseQueueAlertIfNeeded raises once within its cooldown; listRecentQueueAlerts shows it", async () => {
+    const t = backend();
+    const raise = () =>
+      call<Args>(t, "toolJobs:raiseQueueAlertIfNeeded", {
+        kind: "queued_depth",
+        observed: 201,
+        threshold: 200,
+      });
+    expect(await raise()).toMatchObject({ created: true });
+    expect(await raise()).toMatchObject({ created: false });
+    expect(await call<Args[]>(t, "toolJobs:listRecentQueueAlerts", { limit: 0 })).toMatchObject([
+      { kind: "queued_depth", observed: 201, threshold: 200 },
+    ]);
+  });
 });
