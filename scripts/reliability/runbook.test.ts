@@ -4,9 +4,12 @@ import { KNOB_NAMES, type KnobName, knobRow } from "../../src/config/knobs";
 import { parseValue } from "../../src/config/parse";
 import { BASELINE } from "../../src/slo/objectives";
 import { PLAYBOOKS, type PlaybookId, playbookLink } from "../../src/slo/playbooks";
+import { SnapshotReport } from "./artifacts";
 import { quickTools } from "./quickTools";
 import { type RunbookHost, runbookSections, runSection } from "./runbook";
 import { startRunbookHost } from "./runbookHost";
+import { main as snapshot } from "./snapshot";
+import { ranScript } from "./testing";
 
 const PROJECT = path.resolve(import.meta.dirname, "../..");
 const sections = runbookSections(PROJECT);
@@ -32,6 +35,20 @@ describe("every command of the runbook works as it stands", () => {
     if (setup === undefined) throw new Error("no setup");
     const { code, output } = await runSection(one, setup, { host, prelude: tools.prelude });
     expect([code, code === 0 ? "" : output]).toEqual([0, ""]);
+  });
+
+  test("the first look finds the host by its directory and reads its verdict", async () => {
+    const { code, report, out } = await ranScript({
+      main: snapshot,
+      argv: ["--data-dir", host.dataDir],
+      file: path.join(host.dataDir, "snapshot.json"),
+      parse: (value) => SnapshotReport.parse(value),
+    });
+    expect([code, report.verdict, report.environment]).toEqual([0, "PASS", "local"]);
+    expect(report.snapshotVerdict).toMatch(/^(ok|degraded)$/);
+    // Every line of figures found its section.
+    for (const name of ["Circuits", "Refused", "Alerts", "Webhooks", "Objectives"])
+      expect(out.join("\n")).toContain(`\n  ${name} `);
   });
 
   test("a command that is wrong is noticed", async () => {
