@@ -2,9 +2,13 @@ import path from "node:path";
 import { convexTest } from "convex-test";
 import { makeFunctionReference } from "convex/server";
 import { beforeAll, expect, test } from "vitest";
+import { afterPrefix, encodeValue } from "../../src/host/keys";
 import { Backend, type BackendOptions } from "./engine/backend";
 import type { Definition } from "./engine/app";
 import { define } from "./engine/load";
+import { seededRandom } from "./engine/random";
+import { StoredDocument } from "./engine/tables";
+import { Origin, Transaction, type Write } from "./engine/transaction";
 import { loadPeers } from "./peers";
 import * as bare from "./peers/bare";
 import schema from "./peers/schema";
@@ -51,6 +55,35 @@ test("bills index keys, and the document once more for a patch", async () => {
   expect([usage?.documentsRead, usage?.documentsWritten]).toEqual([2, 1]);
   // A document of 81 bytes; its key under by_key: 20 + 9 + 34 + 3 written, 9 + 34 + 3 read.
   expect([usage?.bytesRead, usage?.bytesWritten]).toEqual([208, 147]);
+});
+
+test("depends on a range as far as it was walked, and on nothing read from a stale snapshot", () => {
+  const backend = new Backend(bareApp, AT_ONCE);
+  backend.fill("bare", [
+    { key: "b", n: 0 },
+    { key: "d", n: 0 },
+  ]);
+  const table = backend.app.tables.named("bare");
+  const origin = new Origin(seededRandom(1));
+  const walk = (steps: number, stale: boolean): Transaction => {
+    const transaction = new Transaction(origin, 0);
+    const interval = { lower: encodeValue("b"), upper: afterPrefix("") };
+    const range = { table, index: table.index("by_key"), interval, descending: false };
+    const scan = transaction.scan(range, stale);
+    for (let step = 0; step < steps; step++) scan.next();
+    return transaction;
+  };
+  const added = (key: string): Write => {
+    const id = origin.newId(table);
+    const value = { key, n: 0, _id: id, _creationTime: 1 };
+    return { table, id, before: null, after: new StoredDocument(table, id, value) };
+  };
+  const [first, exhausted, stale] = [walk(1, false), walk(3, false), walk(3, true)];
+  expect(first.conflict([added("a"), added("c"), added("z")])).toBeNull();
+  expect(exhausted.conflict([added("a")])).toBeNull();
+  expect(exhausted.conflict([added("c")])).toBe("/bare.by_key");
+  expect(exhausted.conflict([added("z")])).toBe("/bare.by_key");
+  expect(stale.conflict([added("c")])).toBeNull();
 });
 
 test("finds the conflict rate of independent arrivals, and loses no update", async () => {

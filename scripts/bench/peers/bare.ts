@@ -45,16 +45,3 @@ export const countedByPlatform = mutation({
     return { ...(await ctx.meta.getTransactionMetrics()) };
   },
 });
-
-/** For the harness's own check: how far a read reaches. */
-export const firstFrom = mutation({
-  args: { key: v.string() },
-  returns: v.boolean(),
-  handler: async (ctx, { key }) => {
-    const row = await ctx.db
-      .query("bare")
-      .withIndex("by_key", (q) => q.gte("key", key))
-      .first();
-    return row !== null;
-  },
-});
