@@ -20,6 +20,16 @@ export const fold = internalMutation({
   },
 });
 
+/** How often a key is settled. For counting, on a stale snapshot. */
+export const rateOf = internalQuery({
+  args: { key: v.string(), minuteMs: v.number() },
+  returns: v.object({
+    begun: v.boolean(),
+    rate: v.union(v.null(), v.object({ perSecond: v.number(), atMs: v.number() })),
+  }),
+  handler: async (ctx, minute) => await Metrics.rateOf(ctx, minute),
+});
+
 const MINUTES_MAX = 4 * 24 * 60;
 const MINUTES_DEFAULT = 15;
 

@@ -24,10 +24,15 @@ const LIMITS_MAX = 8;
  * refusal is a value.
  */
 export const admit = internalMutation({
-  args: { provider: v.string(), limits: v.optional(v.array(limit)) },
-  handler: async (ctx, { provider, limits = [] }) => {
+  args: {
+    provider: v.string(),
+    limits: v.optional(v.array(limit)),
+    /** When the caller began to ask: what has lost races for a slot is refused, not failed. */
+    askedAtMs: v.optional(v.number()),
+  },
+  handler: async (ctx, { askedAtMs, provider, limits = [] }) => {
     const nowMs = Date.now();
-    const granted = await check(ctx, { provider, limits }, nowMs);
+    const granted = await check(ctx, { provider, limits, askedAtMs }, nowMs);
     if (!granted.ok) return await refuse(ctx, granted, nowMs);
     return { ok: true as const, permit: await take(ctx, granted, nowMs) };
   },
@@ -62,6 +67,7 @@ export const admitOnce = internalMutation({
 });
 
 interface Call {
+  readonly askedAtMs?: number | undefined;
   readonly provider: string;
   readonly limits: readonly Limits.LimitRequest[];
 }
@@ -74,6 +80,7 @@ type Refused =
       readonly provider: string;
       readonly reason: "blocked";
       readonly retryAfterMs: number;
+      readonly counts: true;
     };
 
 /** All guards of a call, looked at before any is taken. */
@@ -91,11 +98,19 @@ async function check(
     if (!decision.ok) {
       const { retryAfterMs } = decision;
       const { name } = request;
-      return { ok: false, code: "rate_limited", provider: name, reason: "blocked", retryAfterMs };
+      return {
+        ok: false,
+        code: "rate_limited",
+        provider: name,
+        reason: "blocked",
+        retryAfterMs,
+        counts: true,
+      };
     }
     limits.push(decision);
   }
-  const grant = await Admission.checkProvider(ctx, { provider }, nowMs);
+  const { askedAtMs } = call;
+  const grant = await Admission.checkProvider(ctx, { provider, askedAtMs }, nowMs);
   return grant.ok ? { ...grant, limits } : grant;
 }
 
@@ -110,10 +125,10 @@ async function take(
 
 async function refuse(
   ctx: MutationCtx,
-  { code, provider, reason, retryAfterMs }: Refused,
+  { code, counts, provider, reason, retryAfterMs }: Refused,
   nowMs: number,
 ) {
-  await Refusals.count(ctx, { bucket: provider, outcome: reason }, nowMs);
+  if (counts) await Refusals.count(ctx, { bucket: provider, outcome: reason }, nowMs);
   return { ok: false as const, code, retryAfterMs };
 }
 

@@ -134,6 +134,24 @@ export const recordEvent = internalMutation({
   },
 });
 
+/** Rows that a refusal of a minute may be counted on. For counting, on a stale snapshot. */
+export const refusalRows = internalQuery({
+  args: {
+    bucket: v.string(),
+    outcome: v.string(),
+    reason: v.optional(v.string()),
+    source: v.optional(v.string()),
+    minuteMs: v.number(),
+  },
+  returns: v.array(v.id("rateLimitEvents")),
+  handler: async (ctx, { reason, source, ...refusal }) =>
+    await Refusals.rowsOf(ctx, {
+      ...refusal,
+      ...(reason === undefined ? {} : { reason }),
+      ...(source === undefined ? {} : { source }),
+    }),
+});
+
 const MINUTES_MAX = 1_440;
 const MINUTES_DEFAULT = 15;
 const LIST_MAX = 200;

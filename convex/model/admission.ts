@@ -24,6 +24,15 @@ export interface Refusal {
   readonly code: ErrorCode;
   readonly retryAfterMs: number;
   readonly reason: "circuit_open" | "bulkhead_saturated";
+  /** Whether the refusal is to be counted. */
+  readonly counts: boolean;
+}
+
+interface Asked {
+  readonly provider: ProviderId;
+  readonly holder?: string;
+  /** When the caller began to ask, in epoch milliseconds. */
+  readonly askedAtMs?: number | undefined;
 }
 
 /** A provider checked and found available, with what taking it will write. */
@@ -42,7 +51,7 @@ const SATURATED_RETRY_MS = 1_000;
 /** Breaker and bulkhead of one provider, decided together and without writing. */
 export async function checkProvider(
   ctx: MutationCtx,
-  { provider, holder }: { readonly provider: ProviderId; readonly holder?: string },
+  { provider, holder, askedAtMs }: Asked,
   nowMs: number,
 ): Promise<Grant | Refusal> {
   const policy = providerPolicy(env, provider);
@@ -55,9 +64,16 @@ export async function checkProvider(
       code: "upstream_unavailable",
       retryAfterMs: gate.retryAfterMs,
       reason: "circuit_open",
+      counts: true,
     };
   const { size, leaseMs } = policy.bulkhead;
-  const request = { pool: provider, size, leaseMs, ...(holder === undefined ? {} : { holder }) };
+  const request = {
+    pool: provider,
+    size,
+    leaseMs,
+    ...(holder === undefined ? {} : { holder }),
+    ...(askedAtMs === undefined ? {} : { askedAtMs }),
+  };
   const slot = await Slots.findFree(ctx, request, nowMs);
   if (slot === null)
     return {
@@ -66,6 +82,8 @@ export async function checkProvider(
       code: "overloaded",
       retryAfterMs: SATURATED_RETRY_MS,
       reason: "bulkhead_saturated",
+      // Counting is a write, and one that has lost races already is not to lose another.
+      counts: !Slots.isLate(request, nowMs),
     };
   return { ok: true, provider, breaker, probe: gate.probe, slot };
 }

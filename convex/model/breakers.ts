@@ -9,6 +9,8 @@ import {
 } from "../../src/core/breaker";
 import type { Doc, Id } from "../_generated/dataModel";
 import type { MutationCtx, QueryCtx } from "../_generated/server";
+import * as Alerts from "./alerts";
+import * as Conditions from "./conditions";
 
 export interface Loaded extends Breaker {
   /** Null until the provider's circuit first opens: a healthy breaker costs no row. */
@@ -26,7 +28,7 @@ export async function load(ctx: QueryCtx, provider: string): Promise<Loaded> {
   return { id: row._id, provider, state: row.state, generation: row.generation };
 }
 
-/** Stores a transition, and forgets the probes of the generation it ends. */
+/** Stores a transition, tells operators of it, and forgets the probes of the generation it ends. */
 export async function save(
   ctx: MutationCtx,
   loaded: Loaded,
@@ -38,6 +40,9 @@ export async function save(
   if (id === null) await ctx.db.insert("circuitBreakers", fields);
   else await ctx.db.replace("circuitBreakers", id, fields);
   for (const { _id } of await probeRows(ctx, loaded)) await ctx.db.delete("breakerProbes", _id);
+  if (state.kind === "open")
+    await Alerts.raise(ctx, Conditions.circuitOpen(provider, state), nowMs);
+  else await Alerts.clear(ctx, Conditions.circuitKey(provider), nowMs);
 }
 
 /** Places of probes read at most. */

@@ -2,7 +2,7 @@ import { type Infer, v } from "convex/values";
 import { KIB } from "../../src/core/bytes";
 import * as Histograms from "../../src/core/histogram";
 import { measuresOf, type Refusals } from "../../src/core/rollup";
-import { countedRate, perSecondAt, placeOf, type Rate } from "../../src/core/shardSpread";
+import { countedRate, placeOf, type Rate } from "../../src/core/shardSpread";
 import { MINUTE } from "../../src/core/time";
 import { internal } from "../_generated/api";
 import type { Doc } from "../_generated/dataModel";
@@ -32,12 +32,16 @@ export interface Measured {
 export async function record(ctx: MutationCtx, measured: Measured): Promise<void> {
   const { key, nowMs } = measured;
   const minuteMs = minuteOf(nowMs);
-  const director = await load(ctx, { minuteMs, key, shard: 0 });
-  const rate = director === null ? await rateBefore(ctx, key, minuteMs) : (director.rate ?? null);
-  const place = placeOf(perSecondAt(rate, nowMs), Math.random);
+  const known = await ctx.runQuery(
+    internal.metrics.rateOf,
+    { minuteMs, key },
+    { useStaleSnapshot: true },
+  );
+  const place = placeOf(known.rate, nowMs, Math.random);
   // A minute starts at its director, so that everybody else learns from it how to spread.
-  const shard = director === null ? 0 : place.shard;
-  const row = shard === 0 ? director : await load(ctx, { minuteMs, key, shard });
+  const shard = known.begun ? place.shard : 0;
+  const row = await load(ctx, { minuteMs, key, shard });
+  const rate = row?.rate ?? known.rate;
   const fields = {
     minuteMs,
     key,
@@ -45,7 +49,7 @@ export async function record(ctx: MutationCtx, measured: Measured): Promise<void
     ...withCall(row, measured),
     ...(shard === 0 ? { rate: countedRate(rate, place.weight, nowMs) } : {}),
   };
-  if (director === null && place.shard !== 0) await foldSoon(ctx, minuteMs);
+  if (!known.begun && place.shard !== 0) await foldSoon(ctx, minuteMs);
   if (row === null) await ctx.db.insert("metrics", fields);
   else await ctx.db.replace("metrics", row._id, fields);
 }
@@ -72,9 +76,18 @@ async function load(
     .unique();
 }
 
-async function rateBefore(ctx: QueryCtx, key: string, minuteMs: number): Promise<Rate | null> {
+/**
+ * How often a key is settled, as its director of this minute knows, or the one of the last minute
+ * where this one has none. Meant for a stale snapshot.
+ */
+export async function rateOf(
+  ctx: QueryCtx,
+  { key, minuteMs }: Pick<Row, "minuteMs" | "key">,
+): Promise<{ readonly begun: boolean; readonly rate: Rate | null }> {
+  const director = await load(ctx, { minuteMs, key, shard: 0 });
+  if (director !== null) return { begun: true, rate: director.rate ?? null };
   const before = await load(ctx, { minuteMs: minuteMs - MINUTE, key, shard: 0 });
-  return before?.rate ?? null;
+  return { begun: false, rate: before?.rate ?? null };
 }
 
 function withCall(

@@ -1,7 +1,8 @@
-import { COUNTER_SHARDS, sampledIncrement } from "../../src/core/sampling";
+import { sampledIncrement } from "../../src/core/sampling";
 import { MINUTE } from "../../src/core/time";
 import { internal } from "../_generated/api";
-import type { MutationCtx } from "../_generated/server";
+import type { Id } from "../_generated/dataModel";
+import type { MutationCtx, QueryCtx } from "../_generated/server";
 
 export interface Refusal {
   /** Name of the limit or of the provider that refused. */
@@ -13,15 +14,53 @@ export interface Refusal {
   readonly source?: string;
 }
 
+/** Rows of one refusal and minute that are made before any of them is counted up. */
+const ROWS_MIN = 8;
+/** Rows of them that are known to whoever counts. */
+const ROWS_KNOWN_MAX = 32;
+
 /**
- * Counts a refusal: the only thing a refused request writes. Sampled when refusals come in crowds,
- * so that counting them is never what is contended.
+ * Counts a refusal: the only thing a refused request writes. The first ones of a minute are a row
+ * each, which nobody else writes, so that a crowd that is refused at once is refused at once; later
+ * ones count a known row up, sampled when it is hot.
  */
 export async function count(ctx: MutationCtx, refusal: Refusal, nowMs: number): Promise<void> {
-  const minuteMs = Math.floor(nowMs / MINUTE) * MINUTE;
-  const shard = Math.floor(Math.random() * COUNTER_SHARDS);
   const { bucket, outcome, reason, source } = refusal;
-  const row = await ctx.db
+  const row = {
+    bucket,
+    outcome,
+    ...(reason === undefined ? {} : { reason }),
+    ...(source === undefined ? {} : { source }),
+    minuteMs: Math.floor(nowMs / MINUTE) * MINUTE,
+  };
+  const known: Id<"rateLimitEvents">[] = await ctx.runQuery(internal.rateLimit.refusalRows, row, {
+    useStaleSnapshot: true,
+  });
+  if (known.length >= ROWS_MIN) {
+    await countUp(ctx, known);
+    return;
+  }
+  await ctx.db.insert("rateLimitEvents", { ...row, shard: known.length, count: 1 });
+  // Once a minute, and in a transaction of its own, which nothing here waits for or fails with:
+  // operators are told within seconds, and a crowd of refusals does not ask again and again.
+  if (known.length === 0 && (outcome === "bulkhead_saturated" || outcome === "circuit_open"))
+    await ctx.scheduler.runAfter(0, internal.alerts.lookAtProvider, { provider: bucket, outcome });
+}
+
+async function countUp(ctx: MutationCtx, known: readonly Id<"rateLimitEvents">[]): Promise<void> {
+  const id = known[Math.floor(Math.random() * known.length)];
+  const row = id === undefined ? null : await ctx.db.get("rateLimitEvents", id);
+  const added = row === null ? 0 : sampledIncrement(row.count, Math.random);
+  if (row !== null && added > 0)
+    await ctx.db.patch("rateLimitEvents", row._id, { count: row.count + added });
+}
+
+/** Rows that a refusal of a minute may be counted on. For counting, on a stale snapshot. */
+export async function rowsOf(
+  ctx: QueryCtx,
+  { bucket, minuteMs, outcome, reason, source }: Refusal & { readonly minuteMs: number },
+): Promise<Id<"rateLimitEvents">[]> {
+  const rows = await ctx.db
     .query("rateLimitEvents")
     .withIndex("by_row", (q) =>
       q
@@ -29,26 +68,8 @@ export async function count(ctx: MutationCtx, refusal: Refusal, nowMs: number): 
         .eq("bucket", bucket)
         .eq("outcome", outcome)
         .eq("reason", reason)
-        .eq("source", source)
-        .eq("shard", shard),
+        .eq("source", source),
     )
-    .unique();
-  if (row !== null) {
-    const added = sampledIncrement(row.count, Math.random);
-    if (added > 0) await ctx.db.patch("rateLimitEvents", row._id, { count: row.count + added });
-    return;
-  }
-  await ctx.db.insert("rateLimitEvents", {
-    bucket,
-    outcome,
-    ...(reason === undefined ? {} : { reason }),
-    ...(source === undefined ? {} : { source }),
-    minuteMs,
-    shard,
-    count: 1,
-  });
-  // Once per row: operators are told within seconds, and a crowd of refusals does not ask again and
-  // again. In a transaction of its own, which nothing here waits for or fails with.
-  if (outcome === "bulkhead_saturated" || outcome === "circuit_open")
-    await ctx.scheduler.runAfter(0, internal.alerts.lookAtProvider, { provider: bucket, outcome });
+    .take(ROWS_KNOWN_MAX);
+  return rows.map(({ _id }) => _id);
 }

@@ -296,8 +296,23 @@ describe("a scarce slot of a crowded pool", () => {
 
   test("just freed is left to others by most who see it", async () => {
     const t = await crowd(START_MS - 100);
-    expect(await findWith(t, 0.11)).toBeNull();
-    expect(await findWith(t, 0.09)).toMatchObject({ index: 40 });
+    expect(await findWith(t, 0.21)).toBeNull();
+    expect(await findWith(t, 0.19)).toMatchObject({ index: 40 });
+  });
+
+  test("is left by whoever must have lost races already, and that is no small pool's way", async () => {
+    const ask = (t: Backend, askedAtMs: number, size: number) =>
+      t.run((ctx) =>
+        Slots.findFree(ctx, { pool: POOL, size, leaseMs: MINUTE, askedAtMs }, START_MS),
+      );
+    vi.spyOn(Math, "random").mockReturnValue(0);
+    const t = await crowd(START_MS - 100);
+    expect(await ask(t, START_MS - 201, 64)).toBeNull();
+    expect(await ask(t, START_MS - 200, 64)).toMatchObject({ index: 40 });
+    const small = backend();
+    const busy = Array.from({ length: 12 }, (_, i) => [i, START_MS + (i === 11 ? 0 : MINUTE)]);
+    await put(small, Object.fromEntries(busy) as Record<number, number>);
+    expect(await ask(small, START_MS - MINUTE, 12)).toMatchObject({ index: 11 });
   });
 
   test("free for long is taken: nobody races for it", async () => {

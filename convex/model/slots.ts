@@ -19,6 +19,8 @@ export interface SlotRequest {
   readonly leaseMs: number;
   /** Stored where somebody looks for it, such as a job's id. */
   readonly holder?: string;
+  /** When the caller began to ask, in epoch milliseconds: one who has lost races does not race on. */
+  readonly askedAtMs?: number;
 }
 
 /** A free slot found, and what to write when every other guard agrees as well. */
@@ -34,11 +36,13 @@ export const POOL_SLOTS_MAX = 500;
 /** Pools smaller than this are never worth leaving a slot to others. */
 const CROWDED_POOL_MIN = 32;
 /** Busy slots in a row after which a free one is scarce. */
-const SCARCE_GAP = 4;
+const SCARCE_GAP = 8;
 /** Slots walked along before a pool is looked through as a whole. */
 const WALK = 16;
 /** A slot that has been free for longer than this is one that nobody races for. */
 const RACED_FOR_MS = 250;
+/** How long asking takes that has met two or three conflicts. */
+const LATE_MS = 200;
 /** Slots looked at here and there before a pool is walked along. */
 const POINTS = 4;
 /** Picks that turn out taken before the pool counts as full. */
@@ -168,7 +172,7 @@ async function confirm(
   nowMs: number,
 ): Promise<FreeSlot | "none" | "left" | "taken"> {
   if (free === null) return "none";
-  if (isLeftToOthers(request.size, gap, nowMs - free.sinceMs)) return "left";
+  if (isLeftToOthers(request, { gap, freeForMs: nowMs - free.sinceMs }, nowMs)) return "left";
   const row = await load(ctx, request.pool, free);
   return row === null || row.e <= nowMs ? { request, index: free.index, row } : "taken";
 }
@@ -177,10 +181,23 @@ async function confirm(
  * Whether a scarce slot is left to others: in a crowded pool all who look at once see the same last
  * few, and who races for them loses time to conflicts. One of those who see it should take it.
  */
-function isLeftToOthers(size: number, gap: number, freeForMs: number): boolean {
-  if (size < CROWDED_POOL_MIN || gap <= SCARCE_GAP || freeForMs > RACED_FOR_MS) return false;
+function isLeftToOthers(
+  request: SlotRequest,
+  { freeForMs, gap }: { readonly freeForMs: number; readonly gap: number },
+  nowMs: number,
+): boolean {
+  if (request.size < CROWDED_POOL_MIN) return false;
+  // The platform retries a few times and then fails for good; a refusal comes before that.
+  if (isLate(request, nowMs)) return gap > SCARCE_GAP / 2;
+  if (gap <= SCARCE_GAP || freeForMs > RACED_FOR_MS) return false;
   return Math.random() * gap >= SCARCE_GAP;
 }
+
+/** Whether a caller has asked for so long that it must have lost races already. */
+export const isLate = (
+  { askedAtMs, size }: Pick<SlotRequest, "askedAtMs" | "size">,
+  nowMs: number,
+): boolean => size >= CROWDED_POOL_MIN && askedAtMs !== undefined && nowMs - askedAtMs > LATE_MS;
 
 async function pickStale(
   ctx: MutationCtx,

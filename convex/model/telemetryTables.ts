@@ -51,7 +51,7 @@ export const telemetryTables = {
   rateLimitEvents: defineTable({
     ...refusalFields,
     minuteMs: v.number(),
-    /** Random 0 to 7: refusals come in crowds, and one row would be contended. */
+    /** How many rows were known when it was made: those of a crowd may share one. */
     shard: v.number(),
   }).index("by_row", ["minuteMs", "bucket", "outcome", "reason", "source", "shard"]),
 

@@ -1,8 +1,9 @@
 /**
  * How counters of one key spread over documents by their rate. The first document of a key is its
  * director: while the rate is low it takes every count, and knows the rate from that. Once the rate
- * is high, counts go to the other documents at random and only a few, weighted, to the director, so
- * that reading it makes nobody wait. Whoever counts reads one document, or two at a high rate.
+ * is high, or the director was written a moment ago, counts go to the other documents at random and
+ * only a few, weighted, to the director. It is meant to be read on a stale snapshot, so that
+ * reading it makes nobody wait.
  */
 export interface Rate {
   /** Events per second, averaged with a memory of `MEMORY_MS`. */
@@ -27,6 +28,10 @@ const MEMORY_MS = 1_000;
  * so spreading starts two deviations above that.
  */
 const ALONE_PER_SECOND_MAX = 8;
+/** A director written so lately has others about to write it. */
+const CROWD_MS = 100;
+/** Documents that such a crowd spreads over. */
+const CROWD_SHARDS = 8;
 /** What one document takes of a high rate, in events per second. */
 const SHARD_PER_SECOND = 4;
 /** Writes of the director at a high rate, per second: enough to know the rate, too few to meet. */
@@ -45,8 +50,13 @@ export const countedRate = (rate: Rate | null, weight: number, nowMs: number): R
 });
 
 /** Where one event is counted. */
-export function placeOf(perSecond: number, random: () => number): Place {
-  if (perSecond <= ALONE_PER_SECOND_MAX) return { shard: 0, weight: 1 };
+export function placeOf(rate: Rate | null, nowMs: number, random: () => number): Place {
+  const perSecond = perSecondAt(rate, nowMs);
+  if (perSecond <= ALONE_PER_SECOND_MAX) {
+    // Of a crowd that came out of silence one is the first; the others meet it and make room.
+    const crowded = rate !== null && nowMs - rate.atMs < CROWD_MS;
+    return { shard: crowded ? Math.floor(random() * CROWD_SHARDS) : 0, weight: 1 };
+  }
   const directed = DIRECTED_PER_SECOND / perSecond;
   if (random() < directed) return { shard: 0, weight: 1 / directed };
   const shards = Math.min(SPREAD_MAX, Math.ceil(perSecond / SHARD_PER_SECOND));

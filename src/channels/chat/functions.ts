@@ -88,7 +88,7 @@ export interface OutboundFunctions {
   readonly admitCall: FunctionReference<
     "mutation",
     "internal",
-    { provider: string },
+    { provider: string; askedAtMs?: number },
     { ok: true; permit: CallPermit } | { ok: false; code: ErrorCode; retryAfterMs: number }
   >;
   readonly settleCall: FunctionReference<

@@ -5,7 +5,8 @@ import type { CallPermit, Ctx, OutboundFunctions } from "./functions";
 /** The gate of provider calls made by an action. Settlement carries the permit admission gave. */
 export function gateOf(ctx: Ctx, functions: OutboundFunctions): Gate {
   return {
-    admit: async (provider) => await ctx.runMutation(functions.admitCall, { provider }),
+    admit: async (provider) =>
+      await ctx.runMutation(functions.admitCall, { provider, askedAtMs: Date.now() }),
     mayRetry: async (permit, attempts) => {
       const { provider, slotId } = own(permit);
       return await ctx.runQuery(functions.mayRetry, { provider, slotId, attempts });
