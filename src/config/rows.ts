@@ -27,7 +27,8 @@ export type KnobGroup =
   | "WhatsApp"
   | "Reports";
 
-type Unit = "ms" | "bytes" | "requests" | "minutes" | "tokens" | "jobs" | "rows" | "calls" | "percent";
+type Unit =
+  "ms" | "bytes" | "requests" | "minutes" | "tokens" | "jobs" | "rows" | "calls" | "percent";
 
 export interface IntKnob extends Common {
   readonly kind: "int";
