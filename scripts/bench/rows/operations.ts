@@ -2,6 +2,7 @@ import { Backend, type Call } from "../engine/backend";
 import { costOf } from "../engine/cost";
 import type { Bench } from "../figures";
 import { COUNTED } from "../loads";
+import { beBusy } from "../ours/activity";
 import { allowing, guardVariables, protectedCall, refusing } from "../ours/guards";
 import { OurQueue, queueVariables } from "../ours/queue";
 import { TOOL_VARIABLES, upstreamOf } from "../ours/tool";
@@ -37,6 +38,7 @@ const LIMIT = "limiter:limit";
 const OUR_LIMIT = "rateLimit:checkAndIncrement";
 const CLAIM = "idempotency:claimKey";
 const SHARDS_WARM = 600;
+const ROUNDS = 20;
 
 async function times(n: number, work: () => Promise<unknown>): Promise<void> {
   for (let i = 0; i < n; i++) await work();
@@ -188,7 +190,9 @@ const OPERATIONS: readonly Operation[] = [
   },
   {
     side: "ours",
-    what: "operator's snapshot, after little traffic",
+    what: "operator's snapshot, after a little of everything",
+    variables: queueVariables(SLOTS),
+    before: (backend) => beBusy(backend, ROUNDS),
     work: (backend) => backend.query("ops:getReliabilitySnapshot", {}),
   },
 ];
