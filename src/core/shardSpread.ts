@@ -55,7 +55,8 @@ export function placeOf(rate: Rate | null, nowMs: number, random: () => number):
   if (perSecond <= ALONE_PER_SECOND_MAX) {
     // Of a crowd that came out of silence one is the first; the others meet it and make room.
     const crowded = rate !== null && nowMs - rate.atMs < CROWD_MS;
-    return { shard: crowded ? Math.floor(random() * CROWD_SHARDS) : 0, weight: 1 };
+    if (!crowded) return { shard: 0, weight: 1 };
+    return { shard: Math.floor(random() * CROWD_SHARDS), weight: CROWD_SHARDS };
   }
   const directed = DIRECTED_PER_SECOND / perSecond;
   if (random() < directed) return { shard: 0, weight: 1 / directed };

@@ -45,7 +45,9 @@ export async function protectedCall(
   },
 ): Promise<boolean> {
   const { admitPath, holdMs, key } = options;
-  const args: Record<string, string> = key === undefined ? { provider: PROVIDER } : { key };
+  // As the call path asks: with the moment it began to, so that lost races end in a refusal.
+  const args =
+    key === undefined ? { provider: PROVIDER, askedAtMs: backend.clock.nowMs } : { key };
   const result = await backend.mutation(admitPath, args);
   if (!isGranted(result)) return false;
   const { permit } = result;
