@@ -121,6 +121,7 @@ async function build(
       outbase: dir,
       conditions: ["convex", "module"],
       plugins: platform === "browser" ? [asyncHooksShim] : [],
+      external: platform === "node" ? await externalPackages(path.dirname(dir)) : [],
       write: false,
       sourcemap: "inline",
       sourcesContent: false,
@@ -140,6 +141,29 @@ async function build(
       toCommonJs(path.relative(out, file.path).split(path.sep).join("/"), file.text),
     ),
   );
+}
+
+/**
+ * Packages that Node actions load from node_modules instead of bringing along: what `convex.json`
+ * names for the platform, by name. `*` names none here, where packages for modules alone exist too.
+ */
+async function externalPackages(projectDir: string): Promise<string[]> {
+  const text = await readFile(path.join(projectDir, "convex.json"), "utf8").catch(() => "{}");
+  const config = parseJson(text);
+  const names = Array.isArray(config?.node?.externalPackages) ? config.node.externalPackages : [];
+  return names.filter((name): name is string => typeof name === "string" && name !== "*");
+}
+
+interface ConvexConfig {
+  readonly node?: { readonly externalPackages?: readonly unknown[] };
+}
+
+function parseJson(text: string): ConvexConfig | null {
+  try {
+    return JSON.parse(text) as ConvexConfig | null;
+  } catch {
+    throw new UserMistake("convex.json is not JSON.");
+  }
 }
 
 /** The default runtime has the class as a global instead of a module. */
