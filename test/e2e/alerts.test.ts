@@ -93,6 +93,8 @@ test("an outage is told once per circuit, and its end after that", async () => {
     [PRIMARY, "error", "raised"],
     [SECONDARY, "error", "raised"],
   ]);
+  // What was told is noted after it was told, and is told again where that takes minutes.
+  await until(alerts, (rows) => rows.every(({ delivery }) => delivery === "sent"));
   await recovery();
   const all = await until(told, (events) => events.length >= 4);
   expect(

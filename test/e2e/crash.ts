@@ -124,7 +124,7 @@ async function settled({ deployment }: Server): Promise<void> {
     ({ queued }) => queued === 0,
     SETTLE_LOOKS_MAX,
   );
-  expect(inbox).toEqual({ queued: 0, deadLetter: 0 });
+  expect(inbox).toMatchObject({ queued: 0, deadLetter: 0 });
 }
 
 const REDELIVERIES_AT_ONCE = 16;
