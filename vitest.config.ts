@@ -4,14 +4,17 @@ import { defineConfig } from "vitest/config";
 // accidental Node API fails here; what runs on Node (host, simulators, scripts, end to end) is not.
 export default defineConfig({
   test: {
-    // Files of the node project mostly wait for servers of their own, so that a second worker costs
+    // Files of the node project mostly wait for servers of their own, so that another worker costs
     // nothing where there are two cores; by default there would be one.
-    maxWorkers: 2,
+    maxWorkers: 3,
     projects: [
       {
         test: {
           name: "edge",
           environment: "edge-runtime",
+          // Nothing there keeps state in modules, and loading all of them for each file anew took
+          // longer than most files run.
+          isolate: false,
           // Properties over long histories share two cores with everything else.
           testTimeout: 30_000,
           include: [

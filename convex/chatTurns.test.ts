@@ -392,7 +392,7 @@ describe("a turn with an idempotency key", () => {
     expect(await admit(t, KEYED)).toEqual({ kind: "replay", streamId });
   });
 
-  // Weakness W2-22 of the public original: expired keys counted until they were cleaned up, and
+  // The public original: expired keys counted until they were cleaned up, and
   // each duplicate made them live longer.
   test("is forgotten when its time is over, cleaned up or not, whatever came in between", async () => {
     vi.stubEnv("IDEMPOTENCY_TTL_MS", "60000");
@@ -505,7 +505,7 @@ describe("the history a model is shown", () => {
     ]);
   });
 
-  // Weakness W2-48 of the public original: every cycle read the whole thread.
+  // The public original: every cycle read the whole thread.
   test("is read without reading the thread", async () => {
     vi.stubEnv("CHAT_HISTORY_MESSAGES_MAX", "20");
     const t = backend({ documentsRead: 60 });

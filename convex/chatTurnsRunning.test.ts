@@ -110,7 +110,7 @@ describe("what a worker appends", () => {
     expect(await expiry()).toBe(91 * SECOND);
   });
 
-  // Weakness W2-47 of the public original: each flush rewrote the growing message.
+  // The public original: each flush rewrote the growing message.
   test("leaves the message alone until the end, and is written once", async () => {
     const t = backend();
     const { streamId } = await begin(t);
@@ -265,7 +265,7 @@ describe("a settlement", () => {
       const { breakers, slots } = await stored(t);
       return breakers[0]?.state.kind ?? slots.flatMap((slot) => slot.t?.x ?? []).length;
     };
-    // Weakness W2-36 of the public original: contention counted against the provider.
+    // The public original: contention counted against the provider.
     for (const outcome of ["infrastructure", "neutral"] as const)
       for (let i = 0; i < 3; i++) expect(await end(outcome)).toBe(0);
     expect(await end("failure")).toBe(1);
@@ -353,7 +353,7 @@ describe("changing to the secondary route", () => {
   });
 });
 
-// Weakness W2-31 of the public original: a message whose worker died stayed streaming for ever.
+// The public original: a message whose worker died stayed streaming for ever.
 describe("a worker that is not heard of", () => {
   test("for 30 seconds is dead: its stream ends as an error, once, with what was stored", async () => {
     const t = backend();

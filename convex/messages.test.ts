@@ -76,7 +76,7 @@ describe("every public function of messages", () => {
 });
 
 describe("a message that is sent", () => {
-  // Weakness W2-09 of the public original: clients could speak as the model, the system or a tool.
+  // The public original: clients could speak as the model, the system or a tool.
   test.each([
     { role: "system" },
     { role: "assistant" },

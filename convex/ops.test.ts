@@ -286,7 +286,7 @@ describe("the snapshot of a busy deployment", () => {
   });
 
   test("counts cache entries of any number and size by reading none of them", async () => {
-    // Weakness W2-49 of the public original: a few hundred large entries broke the snapshot.
+    // The public original: a few hundred large entries broke the snapshot.
     const t = backend({ bytesRead: 256 * 1024 });
     const store = (key: string, value: string) =>
       t.mutation(internal.toolCache.set, {
@@ -322,7 +322,7 @@ describe("the snapshot of a busy deployment", () => {
 });
 
 describe("what is asked for", () => {
-  // Weakness W2-51 of the public original: a limit beyond the knob's had no effect, in silence.
+  // The public original: a limit beyond the knob's had no effect, in silence.
   test.each([
     [{}, 15, 50, []],
     [{ minutes: 60, limit: 20 }, 60, 20, []],
@@ -354,7 +354,7 @@ describe("what is asked for", () => {
   });
 });
 
-// Weakness W2-14 of the public original: operators were shown what users asked.
+// The public original: operators were shown what users asked.
 test("it holds no secret and nothing a user said, wherever that is stored", async () => {
   const CANARY = "canary-4711";
   for (const name of KNOB_NAMES) if (knobRow(name).secret) vi.stubEnv(name, `${CANARY}-${name}`);

@@ -122,7 +122,7 @@ describe("the circuit of a provider", () => {
     });
     expect((await admit(t, "ebay_search")).ok).toBe(true);
     vi.setSystemTime(START_MS + MINUTE);
-    // Weakness W2-16 of the public original: everybody was a probe.
+    // The public original: everybody was a probe.
     const probe = await permit(t);
     for (let i = 0; i < 20; i++) expect((await admit(t)).ok).toBe(false);
     await settle(t, probe, "success");
@@ -133,7 +133,7 @@ describe("the circuit of a provider", () => {
     expect(await breaker(t)).toMatchObject({ state: { kind: "closed" }, generation: 2 });
   });
 
-  // Weakness W2-17 of the public original: a late success closed an open circuit.
+  // The public original: a late success closed an open circuit.
   test("hears of calls admitted before it opened no more", async () => {
     vi.stubEnv("CIRCUIT_SERPER_THRESHOLD", "1");
     const t = backend();
@@ -147,7 +147,7 @@ describe("the circuit of a provider", () => {
     });
   });
 
-  // Weakness W2-18 of the public original: four errors in five never opened it.
+  // The public original: four errors in five never opened it.
   test("opens on a rate of failures that never come in a row", async () => {
     vi.stubEnv("CIRCUIT_SERPER_THRESHOLD", "5");
     const t = backend();
@@ -175,7 +175,7 @@ describe("the circuit of a provider", () => {
     expect(await breaker(t)).toMatchObject({ state: { kind: "open", reason: "slow_call_rate" } });
   });
 
-  // Weakness W2-36 of the public original: contention counted against the provider.
+  // The public original: contention counted against the provider.
   test.each(["neutral", "infrastructure"] as const)(
     "is not moved by what is %s",
     async (outcome) => {

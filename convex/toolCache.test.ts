@@ -62,7 +62,7 @@ describe("a cached value", () => {
     expect(await set(backend(), "k", "v", ttlMs)).toMatchObject({ expiresAt: START_MS + lifeMs });
   });
 
-  // Weakness W2-24 of the public original: a large value was cut, and served as half a JSON text.
+  // The public original: a large value was cut, and served as half a JSON text.
   test.each([
     ["ASCII", "x", 65_536],
     ["three bytes each", "語", 21_845],

@@ -15,6 +15,17 @@ export const pickStripe = internalQuery({
   handler: (ctx, args) => Line.pickStripe(ctx, args),
 });
 
+/** A job of a class in a tool's line, from a stripe on. */
+export const pickOfClass = internalQuery({
+  args: {
+    tool: v.string(),
+    qos: v.union(v.literal("r"), v.literal("i"), v.literal("b")),
+    stripe: v.number(),
+  },
+  returns: v.union(v.id("toolJobs"), v.null()),
+  handler: (ctx, args) => Line.pickOfClass(ctx, args),
+});
+
 /** Stripes of a tool's line with room for another job, where all of it has room for `inLine`. */
 export const pickOpenStripes = internalQuery({
   args: { toolName: v.string(), inLine: v.number() },

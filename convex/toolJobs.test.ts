@@ -188,7 +188,7 @@ describe("a job", () => {
   });
 });
 
-// Weakness W2-20 of the public original: whoever came first completed a job, its worker or not.
+// The public original: whoever came first completed a job, its worker or not.
 describe("a worker whose lease ran out", () => {
   test("can neither complete nor fail the job that another one holds now", async () => {
     vi.spyOn(Math, "random").mockReturnValue(0);
@@ -229,7 +229,7 @@ describe("a worker whose lease ran out", () => {
 });
 
 describe("a job that fails", () => {
-  // Weakness W2-21 of the public original: a retry had a time, but nothing that came then.
+  // The public original: a retry had a time, but nothing that came then.
   test("is tried again by itself, when its time has come", async () => {
     vi.spyOn(Math, "random").mockReturnValue(0.5);
     const t = backend();
@@ -330,7 +330,7 @@ describe("a job that fails", () => {
   });
 });
 
-// Weakness W2-19 of the public original: a job that killed its workers was tried for ever.
+// The public original: a job that killed its workers was tried for ever.
 describe("a job whose worker is lost", () => {
   test("runs again within 15 seconds after its lease with nobody's help, and never beyond its attempts", async () => {
     vi.spyOn(Math, "random").mockReturnValue(1 - Number.EPSILON);

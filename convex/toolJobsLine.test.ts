@@ -144,7 +144,7 @@ describe("the line of a tool", () => {
     expect(served).toEqual(came);
   });
 
-  // Weakness W2-58 of the public original: the lowest class could wait for ever.
+  // The public original: the lowest class could wait for ever.
   test.each([
     [{}, 0.5, "interactive"],
     [{}, 0.9, "batch"],

@@ -252,7 +252,7 @@ describe("the end of retention", () => {
 });
 
 describe("the statistics", () => {
-  // Weaknesses W2-27 and W2-28 of the public original: counts were samples, and dead letters failed too.
+  // The public original: counts were samples, and dead letters failed too.
   test("count every job once, and know the oldest", async () => {
     vi.stubEnv("TOOL_JOB_QMAX_WEB", "300");
     const t = backend();

@@ -103,6 +103,7 @@ const FUNCTIONS = {
   "toolCache:set": "internal mutation",
   "toolJobPicks:findRunning": "internal query",
   "toolJobPicks:pickFreeSlots": "internal query",
+  "toolJobPicks:pickOfClass": "internal query",
   "toolJobPicks:pickOpenSlots": "internal query",
   "toolJobPicks:pickOpenStripes": "internal query",
   "toolJobPicks:pickStripe": "internal query",

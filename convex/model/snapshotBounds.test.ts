@@ -97,7 +97,7 @@ const counters = (t: Backend, minutes: number) =>
     }),
   );
 
-// Weakness W2-49 of the public original: a few hundred large entries broke the snapshot.
+// The public original: a few hundred large entries broke the snapshot.
 test("a snapshot of full tables reads no more than its bounds, and says what it left out", async () => {
   vi.stubEnv("OPS_MAX_ROWS_PER_SECTION", "500");
   for (const knob of ["OR_PRI", "OR_SEC", "SERPER", "EBAY", "GLOBAL_SEARCH"] as const)

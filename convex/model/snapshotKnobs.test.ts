@@ -33,7 +33,7 @@ const knobsOf = (said: Awaited<ReturnType<typeof snapshot>>) =>
   (said.config as { readonly knobs: Readonly<Record<string, unknown>> }).knobs;
 
 describe("knobs with bad values", () => {
-  // Weakness W2-70 of the public original: another value was used, and nobody was told.
+  // The public original: another value was used, and nobody was told.
   test.each([0, 1, 2])("of capacity are reported and not used (way %i)", async (way) => {
     const bad = CAPACITY.flatMap((name) => {
       const value = badValues(name)[way];

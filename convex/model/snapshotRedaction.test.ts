@@ -39,7 +39,7 @@ const FILLINGS: readonly (readonly [string, Filling])[] = [
   ["and keys are ours", { text: (path) => KEYS[path] ?? text(path), number }],
 ];
 
-// Weakness W2-14 of the public original: operators were shown what users asked.
+// The public original: operators were shown what users asked.
 describe("a snapshot of tables with a canary in every text", () => {
   test.each(FILLINGS)("%s holds none of them", async (_, filling) => {
     for (const name of KNOB_NAMES) {

@@ -1,6 +1,7 @@
 /** Where a job waits: next in one slot, or in its tool's line, which is striped. */
 import {
   anyStripe,
+  classOf,
   drawClass,
   lineOf,
   PLACE,
@@ -186,7 +187,10 @@ export interface InLine {
 }
 
 /**
- * Who is served next: the head of a stripe found at random, of a class drawn among those on it.
+ * Who is served next: the head of a stripe found at random, of a class drawn among all. Where the
+ * class drawn is not on that stripe it is looked for on the others, since a class with few jobs is
+ * on few stripes and would wait for chance to find them; where it is nowhere, one is drawn among
+ * those on the stripe.
  * Where that finds nobody, the whole line is read as it is now: who joins it meanwhile makes this
  * transaction start over, so that nobody is overlooked.
  */
@@ -200,13 +204,50 @@ export async function firstInLine(
     { useStaleSnapshot: true },
   );
   const stripe = stripeId === null ? null : await ctx.db.get("toolJobStripes", stripeId);
-  const qos = stripe === null ? null : drawClass(stripe, weights, Math.random);
+  const drawn = stripe === null ? null : drawClass(EVERY_CLASS, weights, Math.random);
+  if (stripe !== null && drawn !== null && stripe[drawn] === 0) {
+    const job = await elsewhere(ctx, { tool, qos: drawn, stripe: stripe.z });
+    if (job !== null) return { job, stripe: null };
+  }
+  const qos =
+    stripe === null || drawn === null || stripe[drawn] > 0
+      ? drawn
+      : drawClass(stripe, weights, Math.random);
   if (stripe !== null && qos !== null) {
     const job = await headOf(ctx, { tool, qos, stripe: stripe.z });
     if (job !== null) return { job, stripe };
   }
   const job = await firstOfLine(ctx, tool);
   return job === null ? null : { job, stripe: null };
+}
+
+const EVERY_CLASS: PerQos = { r: 1, i: 1, b: 1 };
+
+/** Somebody of a class that is not on a stripe, if it is on another. */
+async function elsewhere(ctx: MutationCtx, at: Standing): Promise<Job | null> {
+  const jobId: Id<"toolJobs"> | null = await ctx.runQuery(internal.toolJobPicks.pickOfClass, at, {
+    useStaleSnapshot: true,
+  });
+  const job = jobId === null ? null : await ctx.db.get("toolJobs", jobId);
+  const standing = job === null ? null : standingOf(job.p);
+  return standing?.tool === at.tool && standing.qos === at.qos ? job : null;
+}
+
+/** The head of the first stripe with a job of a class on it, from a stripe on, round the line. */
+export async function pickOfClass(ctx: QueryCtx, at: Standing): Promise<Id<"toolJobs"> | null> {
+  const { from, to } = classOf(at);
+  const start = placeInLine(at);
+  for (const [first, end] of [
+    [start, to],
+    [from, start],
+  ] as const) {
+    const job = await ctx.db
+      .query("toolJobs")
+      .withIndex("by_place", (q) => q.gte("p", first).lt("p", end))
+      .first();
+    if (job !== null) return job._id;
+  }
+  return null;
 }
 
 /** Anybody who stands in line. */

@@ -88,9 +88,9 @@ describe("reading", () => {
     ]);
   });
 
-  // W2-70: 2000 became 30 in a production drill and nobody was told.
+  // 2000 became 30 in a production drill and nobody was told.
   test.each(["2000", "0", "-1", "1.5", "3e2", "0x10", "many", "1_000", "9".repeat(40)])(
-    "W2-70: a bad capacity %s is replaced by the default and says so",
+    "a bad capacity %s is replaced by the default and says so",
     (value) => {
       const env = { RATE_LIMIT_CHAT_STREAM_MAX: value };
       expect(readKnob(env, "RATE_LIMIT_CHAT_STREAM_MAX")).toBe(30);

@@ -93,7 +93,7 @@ describe("the draw between classes", () => {
     expect(drawn).toEqual({ r: 40_000, i: 0, b: 20_000, none: 0 });
   });
 
-  // Weakness W2-58 of the public original: the lowest class could wait for ever.
+  // The public original: the lowest class could wait for ever.
   test("starves nobody, whoever comes and goes in between", () => {
     const seeds = fc.integer({ min: 1, max: 2 ** 31 - 1 });
     const weights = fc.record({

@@ -60,6 +60,15 @@ export const lineOf = (tool: string): { readonly from: string; readonly to: stri
   to: `${tool};`,
 });
 
+/** Bounds of the places of one class in a tool's line: from, inclusive, and to, exclusive. */
+export const classOf = ({
+  qos,
+  tool,
+}: Pick<Standing, "tool" | "qos">): { readonly from: string; readonly to: string } => ({
+  from: `${tool}:${qos}:`,
+  to: `${tool}:${qos};`,
+});
+
 /** The place in line that a stored place is, or null for one that is not in line. */
 export function standingOf(place: string): Standing | null {
   const [tool, code, stripe] = place.split(":");

@@ -111,7 +111,7 @@ describe("bodies", () => {
     return { method: "POST", body, headers, duplex: "half" } as RequestInit;
   };
 
-  test("W2-05: a chunked body of 600 KiB to a route of 256 KiB is 413", async () => {
+  test("a chunked body of 600 KiB to a route of 256 KiB is 413", async () => {
     const { send, steps } = testSite();
     for (const path of ["/api/whatsapp/webhook", "/api/gmail/push"])
       expect(await codeOf(await send(at(path, chunked(600 * KIB))))).toBe("payload_too_large");

@@ -42,7 +42,7 @@ function expectClassified(id: RouteId, response: Response): void {
 const post = (t: Pick<Backend, "fetch">, path: string, body: unknown) =>
   t.fetch(path, { method: "POST", headers: JSON_TYPE, body: JSON.stringify(body) });
 
-describe("W2-01: a thread that is foreign, missing or malformed is 404", () => {
+describe("a thread that is foreign, missing or malformed is 404", () => {
   const MALFORMED = ["x", "threads", "\0", "../..", "1".repeat(128), "😀"];
 
   test.each(MALFORMED)("%j", async (threadId) => {
@@ -77,13 +77,13 @@ describe("secrets that are unset or empty close the door", () => {
   const verify = (t: Backend, token: string) =>
     t.fetch(`/api/whatsapp/webhook?hub.mode=subscribe&hub.challenge=c&hub.verify_token=${token}`);
 
-  test("W2-03: an empty verify token matches nothing", async () => {
+  test("an empty verify token matches nothing", async () => {
     vi.stubEnv("WHATSAPP_VERIFY_TOKEN", "");
     for (const token of ["", "undefined", "null"])
       expect(codeOf(await verify(backend(), token))).toBe("misconfigured");
   });
 
-  test("W2-02: a push without any way to verify it is refused", async () => {
+  test("a push without any way to verify it is refused", async () => {
     vi.stubEnv("GMAIL_PUBSUB_VERIFY_TOKEN", "");
     const body = { message: { data: "e30=" } };
     expect(codeOf(await post(backend(), "/api/gmail/push", body))).toBe("misconfigured");

@@ -30,7 +30,7 @@ const PUBLIC: Readonly<Record<string, readonly [Kind, Record<string, unknown>]>>
 };
 type Kind = "query" | "mutation" | "action";
 
-// Weaknesses W2-06 to W2-08 of the public original: uploads, paid calls and threads for anyone.
+// The public original: uploads, paid calls and threads for anyone.
 test.each(Object.entries(PUBLIC))(
   "%s is refused without an identity",
   async (name, [kind, args]) => {

@@ -42,7 +42,7 @@ async function halfOpen(provider: ProviderId): Promise<number> {
 }
 
 describe("a hundred callers at once of a half-open circuit", () => {
-  // Weakness W2-16 of the public original: all hundred were admitted.
+  // The public original: all hundred were admitted.
   test.each([
     ["serper_search", 1],
     ["ebay_search", 3],

@@ -157,9 +157,9 @@ describe("what the real command line would push", () => {
   const CODE_BYTES_MAX = 32 * 1024 * 1024;
 
   test.each([
-    ["the fixture", fixtureProject],
-    ["the project", () => PROJECT],
-  ])("of %s is what the host serves", async (_, cwd) => {
+    ["the fixture", fixtureProject, []],
+    ["the project", () => PROJECT, ["@sentry/node"]],
+  ])("of %s is what the host serves", async (_, cwd, packages) => {
     const dir = cwd();
     mkdirSync(path.join(dir, "convex"), { recursive: true });
     const push = await pushed(dir);
@@ -168,7 +168,7 @@ describe("what the real command line would push", () => {
     expect(isolate).toEqual([...entries.isolate].sort());
     expect(node).toEqual([...entries.node].sort());
     expect(bytes).toBeLessThan(CODE_BYTES_MAX);
-    expect(push.nodeDependencies).toEqual([]);
+    expect(push.nodeDependencies.map(({ name }) => name)).toEqual(packages);
     expect(push.appDefinition.schema).not.toBeNull();
   });
 });
