@@ -307,8 +307,8 @@ describe("a scarce slot of a crowded pool", () => {
       );
     vi.spyOn(Math, "random").mockReturnValue(0);
     const t = await crowd(START_MS - 100);
-    expect(await ask(t, START_MS - 201, 64)).toBeNull();
-    expect(await ask(t, START_MS - 200, 64)).toMatchObject({ index: 40 });
+    expect(await ask(t, START_MS - 121, 64)).toBeNull();
+    expect(await ask(t, START_MS - 120, 64)).toMatchObject({ index: 40 });
     const small = backend();
     const busy = Array.from({ length: 12 }, (_, i) => [i, START_MS + (i === 11 ? 0 : MINUTE)]);
     await put(small, Object.fromEntries(busy) as Record<number, number>);

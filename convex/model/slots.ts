@@ -41,8 +41,8 @@ const SCARCE_GAP = 8;
 const WALK = 16;
 /** A slot that has been free for longer than this is one that nobody races for. */
 const RACED_FOR_MS = 250;
-/** How long asking takes that has met two or three conflicts. */
-const LATE_MS = 200;
+/** How long asking takes that has met a conflict or two. */
+const LATE_MS = 120;
 /** Slots looked at here and there before a pool is walked along. */
 const POINTS = 4;
 /** Picks that turn out taken before the pool counts as full. */
@@ -188,7 +188,7 @@ function isLeftToOthers(
 ): boolean {
   if (request.size < CROWDED_POOL_MIN) return false;
   // The platform retries a few times and then fails for good; a refusal comes before that.
-  if (isLate(request, nowMs)) return gap > SCARCE_GAP / 2;
+  if (isLate(request, nowMs)) return gap > 0;
   if (gap <= SCARCE_GAP || freeForMs > RACED_FOR_MS) return false;
   return Math.random() * gap >= SCARCE_GAP;
 }
