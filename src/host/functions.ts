@@ -220,12 +220,17 @@ export class Runtime {
       depth: depth + 1,
       nowMs,
     });
-    const result = await this.#run(entry, args, invocation);
-    if (wanted === "mutation") {
-      transaction.commitChild(inner);
-      parent.scheduled.push(...invocation.scheduled);
+    try {
+      const result = await this.#run(entry, args, invocation);
+      if (wanted === "mutation") {
+        transaction.commitChild(inner);
+        parent.scheduled.push(...invocation.scheduled);
+      }
+      return result.valueJson;
+    } finally {
+      // A stale reader may hold an earlier snapshot of its own, which would stay open.
+      if (udfType === "snapshotQuery") inner.end();
     }
-    return result.valueJson;
   }
 
   async #run(entry: FunctionEntry, args: unknown, invocation: Invocation): Promise<CallResult> {

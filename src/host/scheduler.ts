@@ -1,4 +1,5 @@
 import { randomUUID } from "node:crypto";
+import { setMaxListeners } from "node:events";
 import { setTimeout as delay } from "node:timers/promises";
 import { canonicalName } from "./app";
 import type { FunctionEntry } from "./app";
@@ -41,6 +42,8 @@ export class Scheduler {
   constructor(runtime: Runtime, print: (line: string) => void) {
     this.#runtime = runtime;
     this.#print = print;
+    // Each job that waits for another attempt listens; beyond ten, Node would warn of a leak.
+    setMaxListeners(PARALLEL_MAX + 1, this.#stop.signal);
   }
 
   /** Takes up what an earlier process left, then what is scheduled from now on. */

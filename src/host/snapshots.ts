@@ -62,7 +62,7 @@ export class Snapshots {
   /** The snapshot some batches before the newest, for readers that a test lets lag. */
   acquireLagging(batches: number): SharedSnapshot | null {
     const snapshot = batches > 0 ? this.#earlier.at(-batches) : undefined;
-    if (snapshot === undefined || snapshot.expired) return null;
+    if (snapshot === undefined || this.#age(snapshot) > JOIN_AGE_MS_MAX) return null;
     snapshot.users += 1;
     return snapshot;
   }

@@ -46,8 +46,7 @@ export async function protectedCall(
 ): Promise<boolean> {
   const { admitPath, holdMs, key } = options;
   // As the call path asks: with the moment it began to, so that lost races end in a refusal.
-  const args =
-    key === undefined ? { provider: PROVIDER, askedAtMs: backend.clock.nowMs } : { key };
+  const args = key === undefined ? { provider: PROVIDER, askedAtMs: backend.clock.nowMs } : { key };
   const result = await backend.mutation(admitPath, args);
   if (!isGranted(result)) return false;
   const { permit } = result;

@@ -181,3 +181,15 @@ test("a query at a held timestamp sees that state", async () => {
     expect(rows.map(({ length }) => length)).toEqual([0, 1]);
   });
 });
+
+test("a reader that lags joins no snapshot that leaves it too little time", async () => {
+  const lagging = new Snapshots(store, { monotonicMs: () => nowMs, keepsEarlier: true });
+  await store.write([["\u0001\u0001\u0001key", "1"]], 1);
+  lagging.publish();
+  const earlier = lagging.acquireLagging(1);
+  expect(earlier?.ts).toBe(0);
+  if (earlier !== null) lagging.release(earlier);
+  nowMs += SNAPSHOT_AGE_MS_MAX - 1;
+  expect(lagging.acquireLagging(1)).toBeNull();
+  lagging.close();
+});

@@ -30,31 +30,39 @@ export interface Seen {
 
 interface Crowd {
   readonly provider: ProviderId;
+  /** How many ask at once; how fast they are served is the machine's affair. */
   readonly callers: number;
-  /** When each comes, in milliseconds from the start. */
-  readonly atMs: (caller: number) => number;
-  /** Longest time that one holds its slot, in milliseconds. */
+  /** How many asks are made in all, or how many are to be granted. */
+  readonly until: { readonly asks: number } | { readonly calls: number };
+  /** Longest time that one holds its slot, in milliseconds; who is refused waits as long. */
   readonly holdMs: number;
 }
 
-/** Each caller asks once, holds what it gets for a random while, and gives it back. */
+/** Callers that ask again and again, and each time hold what they get for a random while. */
 export async function crowd(
   app: Guarded,
-  { atMs, callers, holdMs, provider }: Crowd,
+  { callers, holdMs, provider, until }: Crowd,
 ): Promise<Seen> {
   const holders = new Holders();
   const seen = { calls: 0, saturated: 0, lost: 0 };
-  await together(callers, async (i) => {
-    await sleep(atMs(i));
-    const verdict = await app.admit(provider);
-    if (verdict.ok) {
-      holders.enter(verdict.permit);
-      seen.calls += 1;
+  let asks = 0;
+  const over = () => ("asks" in until ? asks >= until.asks : seen.calls >= until.calls);
+  await together(callers, async () => {
+    while (!over()) {
+      asks += 1;
+      const verdict = await app.admit(provider);
+      if (verdict.ok) {
+        holders.enter(verdict.permit);
+        seen.calls += 1;
+        await sleep(Math.random() * holdMs);
+        holders.leave(verdict.permit);
+        await app.settle(verdict.permit, "success");
+        continue;
+      }
+      if (verdict.code === LOST) seen.lost += 1;
+      else seen.saturated += 1;
       await sleep(Math.random() * holdMs);
-      holders.leave(verdict.permit);
-      await app.settle(verdict.permit, "success");
-    } else if (verdict.code === LOST) seen.lost += 1;
-    else seen.saturated += 1;
+    }
   });
   return { ...seen, most: holders.most };
 }
