@@ -144,6 +144,7 @@ export const pickFree = internalQuery({
         sinceMs: v.number(),
       }),
     ),
+    misses: v.number(),
     gap: v.number(),
     busy: v.array(v.id("slots")),
   }),

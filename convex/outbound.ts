@@ -80,7 +80,7 @@ type Refused =
       readonly provider: string;
       readonly reason: "blocked";
       readonly retryAfterMs: number;
-      readonly counts: true;
+      readonly late: false;
     };
 
 /** All guards of a call, looked at before any is taken. */
@@ -104,7 +104,7 @@ async function check(
         provider: name,
         reason: "blocked",
         retryAfterMs,
-        counts: true,
+        late: false,
       };
     }
     limits.push(decision);
@@ -125,10 +125,11 @@ async function take(
 
 async function refuse(
   ctx: MutationCtx,
-  { code, counts, provider, reason, retryAfterMs }: Refused,
+  { code, late, provider, reason, retryAfterMs }: Refused,
   nowMs: number,
 ) {
-  if (counts) await Refusals.count(ctx, { bucket: provider, outcome: reason }, nowMs);
+  const refusal = { bucket: provider, outcome: reason };
+  await (late ? Refusals.countLate(ctx, refusal, nowMs) : Refusals.count(ctx, refusal, nowMs));
   return { ok: false as const, code, retryAfterMs };
 }
 

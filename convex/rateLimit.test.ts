@@ -114,6 +114,22 @@ describe("counting refusals", () => {
     expect(added).toBeLessThan(750);
     expect(added % 8).toBe(0);
   });
+
+  test("of late callers is sampled, on rows of their own", async () => {
+    const t = backend();
+    const refusal = { bucket: "b", outcome: "blocked" };
+    for (let i = 0; i < 10; i++) await t.run((ctx) => Refusals.count(ctx, refusal, START_MS));
+    const before = await counted(t);
+    await t.run(async (ctx) => {
+      for (let i = 0; i < 400; i++) await Refusals.countLate(ctx, refusal, START_MS);
+    });
+    const rows = await counted(t);
+    // A row that others know is left as it was, so that nobody loses a race for it.
+    expect(rows.filter((row) => before.some(({ _id }) => _id === row._id))).toEqual(before);
+    const added = rows.slice(before.length).reduce((sum, row) => sum + row.count, 0);
+    expect(added).toBeGreaterThan(250);
+    expect(added).toBeLessThan(550);
+  });
 });
 
 const count = async (t: Backend, times: number, refusal: Refusals.Refusal, atMs = START_MS) => {

@@ -33,9 +33,17 @@ export const pickOpenStripes = internalQuery({
   handler: (ctx, args) => Line.pickOpenStripes(ctx, args),
 });
 
-/** Slots among these that nobody is to run in next; none where somebody stands in line. */
+/** Slots that nobody is to run in next, these first; none where somebody stands in line. */
 export const pickOpenSlots = internalQuery({
-  args: { toolName: v.string(), slotIds: v.array(v.id("slots")), looks: v.number() },
+  args: {
+    toolName: v.string(),
+    slotIds: v.array(v.id("slots")),
+    pool: v.string(),
+    size: v.number(),
+    from: v.number(),
+    looks: v.number(),
+    nowMs: v.number(),
+  },
   returns: v.array(v.id("slots")),
   handler: (ctx, args) => Line.pickOpenSlots(ctx, args),
 });

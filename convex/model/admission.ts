@@ -24,8 +24,8 @@ export interface Refusal {
   readonly code: ErrorCode;
   readonly retryAfterMs: number;
   readonly reason: "circuit_open" | "bulkhead_saturated";
-  /** Whether the refusal is to be counted. */
-  readonly counts: boolean;
+  /** Whether the caller has lost races already: counting it is not to lose another. */
+  readonly late: boolean;
 }
 
 interface Asked {
@@ -64,7 +64,7 @@ export async function checkProvider(
       code: "upstream_unavailable",
       retryAfterMs: gate.retryAfterMs,
       reason: "circuit_open",
-      counts: true,
+      late: false,
     };
   const { size, leaseMs } = policy.bulkhead;
   const request = {
@@ -82,8 +82,7 @@ export async function checkProvider(
       code: "overloaded",
       retryAfterMs: SATURATED_RETRY_MS,
       reason: "bulkhead_saturated",
-      // Counting is a write, and one that has lost races already is not to lose another.
-      counts: !Slots.isLate(request, nowMs),
+      late: Slots.isLate(request, nowMs),
     };
   return { ok: true, provider, breaker, probe: gate.probe, slot };
 }

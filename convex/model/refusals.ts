@@ -18,6 +18,8 @@ export interface Refusal {
 const ROWS_MIN = 8;
 /** Rows of them that are known to whoever counts. */
 const ROWS_KNOWN_MAX = 32;
+/** One in so many of those that must not lose another race is counted, for all of them. */
+const LATE_WEIGHT = 4;
 
 /**
  * Counts a refusal: the only thing a refused request writes. The first ones of a minute are a row
@@ -45,6 +47,17 @@ export async function count(ctx: MutationCtx, refusal: Refusal, nowMs: number): 
   // operators are told within seconds, and a crowd of refusals does not ask again and again.
   if (known.length === 0 && (outcome === "bulkhead_saturated" || outcome === "circuit_open"))
     await ctx.scheduler.runAfter(0, internal.alerts.lookAtProvider, { provider: bucket, outcome });
+}
+
+/**
+ * Counts a refusal of somebody who has lost races already, on a row of its own: counting a known row
+ * up might lose another.
+ */
+export async function countLate(ctx: MutationCtx, refusal: Refusal, nowMs: number): Promise<void> {
+  if (Math.random() >= 1 / LATE_WEIGHT) return;
+  const minuteMs = Math.floor(nowMs / MINUTE) * MINUTE;
+  const row = { ...refusal, minuteMs, shard: ROWS_KNOWN_MAX, count: LATE_WEIGHT };
+  await ctx.db.insert("rateLimitEvents", row);
 }
 
 async function countUp(ctx: MutationCtx, known: readonly Id<"rateLimitEvents">[]): Promise<void> {

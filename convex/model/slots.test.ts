@@ -315,6 +315,18 @@ describe("a scarce slot of a crowded pool", () => {
     expect(await ask(small, START_MS - MINUTE, 12)).toMatchObject({ index: 11 });
   });
 
+  test("is taken by a late caller where the first slot looked at is free, and only there", async () => {
+    const t = await crowd(START_MS - 100);
+    const ask = (...points: number[]) => {
+      const rolls = points.map((index) => index / 64);
+      vi.spyOn(Math, "random").mockImplementation(() => rolls.shift() ?? 0);
+      const request = { pool: POOL, size: 64, leaseMs: MINUTE, askedAtMs: START_MS - 121 };
+      return t.run((ctx) => Slots.findFree(ctx, request, START_MS));
+    };
+    expect(await ask(1, 40)).toBeNull();
+    expect(await ask(40)).toMatchObject({ index: 40 });
+  });
+
   test("free for long is taken: nobody races for it", async () => {
     expect(await findWith(await crowd(START_MS - 251), 0.99)).toMatchObject({ index: 40 });
   });

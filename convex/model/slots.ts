@@ -57,7 +57,9 @@ export interface Picked {
     /** Since when it has been free, in epoch milliseconds; 0 for one never taken. */
     readonly sinceMs: number;
   } | null;
-  /** Busy slots that lay between the random starting point and the free one. */
+  /** Points that were busy before it was found. */
+  readonly misses: number;
+  /** Busy slots that lay between the last point and the free one. */
   readonly gap: number;
   /** Busy slots seen on the way, the nearest first. */
   readonly busy: readonly Id<"slots">[];
@@ -83,12 +85,15 @@ export async function pick(
   { pool, size, points, looks }: PickRequest,
   nowMs: number,
 ): Promise<Picked> {
-  for (const index of points.slice(0, -1)) {
+  for (const [misses, index] of points.slice(0, -1).entries()) {
     const row = await load(ctx, pool, { id: null, index });
-    if (row === null) return { free: { index, id: null, sinceMs: 0 }, gap: 0, busy: [] };
-    if (row.e <= nowMs) return { free: { index, id: row._id, sinceMs: row.e }, gap: 0, busy: [] };
+    if (row === null || row.e <= nowMs) {
+      const free = { index, id: row?._id ?? null, sinceMs: row?.e ?? 0 };
+      return { free, misses, gap: 0, busy: [] };
+    }
   }
-  return await walk(ctx, { pool, size, from: points.at(-1) ?? 0, looks }, nowMs);
+  const walked = await walk(ctx, { pool, size, from: points.at(-1) ?? 0, looks }, nowMs);
+  return { ...walked, misses: points.length - 1 };
 }
 
 /** The first free slot from a starting point on. */
@@ -96,7 +101,7 @@ async function walk(
   ctx: QueryCtx,
   { pool, size, from, looks }: { pool: string; size: number; from: number; looks: number },
   nowMs: number,
-): Promise<Picked> {
+): Promise<Omit<Picked, "misses">> {
   const busy: Id<"slots">[] = [];
   const stretches = [
     { first: from, end: size },
@@ -168,11 +173,12 @@ export async function findFree(
 async function confirm(
   ctx: MutationCtx,
   request: SlotRequest,
-  { free, gap }: Picked,
+  { free, gap, misses }: Picked,
   nowMs: number,
 ): Promise<FreeSlot | "none" | "left" | "taken"> {
   if (free === null) return "none";
-  if (isLeftToOthers(request, { gap, freeForMs: nowMs - free.sinceMs }, nowMs)) return "left";
+  const seen = { gap, misses, freeForMs: nowMs - free.sinceMs };
+  if (isLeftToOthers(request, seen, nowMs)) return "left";
   const row = await load(ctx, request.pool, free);
   return row === null || row.e <= nowMs ? { request, index: free.index, row } : "taken";
 }
@@ -183,12 +189,13 @@ async function confirm(
  */
 function isLeftToOthers(
   request: SlotRequest,
-  { freeForMs, gap }: { readonly freeForMs: number; readonly gap: number },
+  { freeForMs, gap, misses }: Pick<Picked, "gap" | "misses"> & { readonly freeForMs: number },
   nowMs: number,
 ): boolean {
   if (request.size < CROWDED_POOL_MIN) return false;
-  // The platform retries a few times and then fails for good; a refusal comes before that.
-  if (isLate(request, nowMs)) return gap > 0;
+  // The platform retries a few times and then fails for good; a refusal comes before that. Where
+  // the first slot looked at is free there mostly are many, and nobody to race with.
+  if (isLate(request, nowMs)) return misses + gap > 0;
   if (gap <= SCARCE_GAP || freeForMs > RACED_FOR_MS) return false;
   return Math.random() * gap >= SCARCE_GAP;
 }

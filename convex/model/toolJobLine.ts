@@ -87,13 +87,14 @@ export async function findSeat(
 /** A busy slot nobody is to run in next, where nobody stands in line. */
 async function findSlotWithoutNext(
   ctx: MutationCtx,
-  { size, tool }: ToolQueue,
+  { pool, size, tool }: ToolQueue,
   { seen, slot }: Extract<Look, { kind: "busy" }>,
   nowMs: number,
 ): Promise<Slot | null> {
+  const from = Math.floor(Math.random() * size);
   const open: Id<"slots">[] = await ctx.runQuery(
     internal.toolJobPicks.pickOpenSlots,
-    { toolName: tool, slotIds: [slot._id, ...seen], looks: NEXT_TRIES },
+    { toolName: tool, slotIds: [slot._id, ...seen], pool, size, from, looks: NEXT_TRIES, nowMs },
     { useStaleSnapshot: true },
   );
   for (const id of open) {
@@ -103,19 +104,49 @@ async function findSlotWithoutNext(
   return null;
 }
 
-/** Slots among some that have no next, where nobody stands in line. To be run on a stale snapshot. */
+interface OpenSlotsRequest {
+  readonly toolName: string;
+  /** Slots that were busy, looked at first. */
+  readonly slotIds: readonly Id<"slots">[];
+  readonly pool: string;
+  readonly size: number;
+  /** Where the look through the pool begins when those have a next. */
+  readonly from: number;
+  /** Slots that are enough. */
+  readonly looks: number;
+  readonly nowMs: number;
+}
+
+/**
+ * Slots that have no next, where nobody stands in line: among some, else in the whole pool. One job
+ * in line costs more than the look: all slots that end without a next would race for it. To be run
+ * on a stale snapshot.
+ */
 export async function pickOpenSlots(
   ctx: QueryCtx,
-  { looks, slotIds, toolName }: { toolName: string; slotIds: Id<"slots">[]; looks: number },
+  { from, looks, nowMs, pool, size, slotIds, toolName }: OpenSlotsRequest,
 ): Promise<Id<"slots">[]> {
   if ((await pickStripe(ctx, { toolName, from: 0 })) !== null) return [];
-  const open: Id<"slots">[] = [];
+  const open = new Set<Id<"slots">>();
   for (const id of slotIds) {
     const row = await ctx.db.get("slots", id);
-    if (row !== null && row.n === undefined && !open.includes(id)) open.push(id);
-    if (open.length >= looks) break;
+    if (row !== null && row.n === undefined) open.add(id);
+    if (open.size >= looks) break;
   }
-  return open;
+  if (open.size > 0) return [...open];
+  for (const [first, end] of [
+    [from, size],
+    [0, from],
+  ] as const) {
+    const rows = ctx.db
+      .query("slots")
+      .withIndex("by_pool_index", (q) => q.eq("p", pool).gte("i", first).lt("i", end));
+    for await (const row of rows) {
+      if (row.e > nowMs && row.n === undefined) open.add(row._id);
+      if (open.size >= looks) return [...open];
+    }
+  }
+  return [...open];
 }
 
 async function findStripe(
