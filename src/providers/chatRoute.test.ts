@@ -110,6 +110,20 @@ describe("openChatRoute", () => {
     expect(io.requests).toHaveLength(1);
   });
 
+  test.each(['data: {"error":{"code":429}}\n\n', ": working\n\n", "data: no JSON\n\n"])(
+    "tries again what failed in band before anything was heard of it",
+    async (start) => {
+      const failingInBand: FetchScript = async (call, init, virtual) =>
+        call <= 2
+          ? new Response(scriptedBody([start], virtual).stream)
+          : await streaming(call, init, virtual);
+      const { io, text } = await listen(failingInBand);
+      expect([text, io.requests.length]).toEqual(["hi", 3]);
+      const none = await listen(failingInBand, { budget: false });
+      expect([none.ending?.outcome, none.io.requests.length]).toEqual(["failure", 1]);
+    },
+  );
+
   test.each([
     ["CHAT_PROVIDER_PRIMARY_TIMEOUT_MS", "2000", [HANG], 2_000],
     ["CHAT_PROVIDER_PRIMARY_TIMEOUT_MS", "120000", [HANG], 120_000],

@@ -1,10 +1,10 @@
 /** A chat stream on one route: address, key, times and retries as the provider's row says. */
 import type { Env } from "../config/env";
 import { fullJitterMs } from "../core/backoff";
-import { AppError, errorData } from "../errors/appError";
+import { AppError, type ErrorData, errorData } from "../errors/appError";
 import type { ChatDelta, ChatEnding, ChatMessage, ToolDefinition } from "./chat";
 import type { Io } from "./io";
-import { type ChatParams, openChatStream } from "./openrouter";
+import { type ChatLimits, type ChatParams, openChatStream } from "./openrouter";
 import { codeOutcome } from "./outcome";
 import { readBaseUrl, readSecrets, readSetting } from "./settings";
 import { type ProviderId, type ProviderRow, providerRow } from "./table";
@@ -30,9 +30,9 @@ export interface ChatDeps {
 }
 
 /**
- * Streams one answer as `openChatStream` does, and tries again what failed before its first byte,
- * as often as the route's knob allows and within its deadline. Once a byte has come there is no
- * second attempt: the answer would begin anew.
+ * Streams one answer as `openChatStream` does, and tries again what failed before anything of it was
+ * heard, in band or not, as often as the route's knob allows and within its deadline. After that
+ * there is no second attempt: the answer would begin anew.
  */
 export async function* openChatRoute(
   request: ChatRequest,
@@ -45,7 +45,7 @@ export async function* openChatRoute(
   const idleTimeoutMs = readSetting(env, row.stream.idleMs);
   const totalAtMs =
     io.now() + Math.min(readSetting(env, row.stream.totalMs), request.totalTimeoutMs ?? Infinity);
-  const deadlineAtMs = io.now() + readSetting(env, row.deadlineMs);
+  const deadlineAtMs = Math.min(totalAtMs, io.now() + readSetting(env, row.deadlineMs));
   for (let attempt = 1; ; attempt++) {
     const remainingMs = deadlineAtMs - io.now();
     // The last attempt there is may take all the time there is.
@@ -59,14 +59,35 @@ export async function* openChatRoute(
       totalTimeoutMs,
       io,
     };
-    try {
-      return yield* openChatStream(params, limits);
-    } catch (error) {
-      const delayMs = await retryDelayMs(error, attempt, { row, deadlineAtMs, deps });
-      if (delayMs === null) throw error;
-      await io.sleep(delayMs, request.signal);
+    const tried = yield* tryOnce(params, limits);
+    const failure = failureOf(tried);
+    const delayMs =
+      failure === null ? null : await retryDelayMs(failure, attempt, { row, deadlineAtMs, deps });
+    if (delayMs === null) {
+      if ("error" in tried) throw tried.error;
+      return tried.ending;
     }
+    await io.sleep(delayMs, request.signal);
   }
+}
+
+type Tried = { readonly ending: ChatEnding } | { readonly error: unknown };
+
+async function* tryOnce(params: ChatParams, limits: ChatLimits): AsyncGenerator<ChatDelta, Tried> {
+  try {
+    return { ending: yield* openChatStream(params, limits) };
+  } catch (error) {
+    return { error };
+  }
+}
+
+type Failure = Pick<ErrorData, "code" | "retryAfterMs">;
+
+/** What may be tried again; null for an answer, or for one of which anything was heard. */
+function failureOf(tried: Tried): Failure | null {
+  if ("error" in tried) return errorData(tried.error);
+  const { code, firstTokenMs, usage } = tried.ending;
+  return code === null || firstTokenMs !== null || usage !== null ? null : { code };
 }
 
 function paramsOf(request: ChatRequest, row: ProviderRow, env: Env): ChatParams {
@@ -92,11 +113,10 @@ interface RetryFrame {
 
 /** How long to wait before the next attempt; null when there is none. */
 async function retryDelayMs(
-  error: unknown,
+  { code, retryAfterMs = 0 }: Failure,
   attempt: number,
   { row, deadlineAtMs, deps }: RetryFrame,
 ): Promise<number | null> {
-  const { code, retryAfterMs = 0 } = errorData(error);
   const { baseMs, capMs, retries } = row.retry;
   if (codeOutcome(code) !== "failure" || attempt > readSetting(deps.env, retries)) return null;
   // Never earlier than the provider asked for; the jitter comes on top.
