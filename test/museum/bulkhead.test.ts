@@ -23,6 +23,7 @@ const admitted = async (t: Backend, calls: number): Promise<number> => {
 const inFlight = async (t: Backend): Promise<number> =>
   (await t.query(internal.bulkhead.listInFlightByProvider, { provider: "serper_search" })).length;
 
+// Source: failsafe-lib/failsafe#393, failsafe-lib/failsafe#400, Soju06/codex-lb#466
 test("failsafe#393, #400, codex-lb#466: permits of callers that crashed come back after one lease", async () => {
   const t = backend();
   // Every holder dies without a word.
@@ -34,26 +35,38 @@ test("failsafe#393, #400, codex-lb#466: permits of callers that crashed come bac
   expect(await admitted(t, POOL + 5)).toBe(POOL);
 });
 
-test("prefect#21794: a slot is freed by whoever holds it now, and a late release frees nothing", async () => {
+// Source: argoproj/argo-workflows#16405
+test("argo-workflows#16405: a slot is given back whether or not its limit can be read", async () => {
+  const t = backend();
+  const held = [await permit(t), await permit(t), await permit(t)];
+  for (const limit of ["no number", "1", ""]) {
+    vi.stubEnv("BULKHEAD_SERPER_MAX_CONCURRENT", limit);
+    const [one] = held.splice(-1);
+    if (one === undefined) throw new Error("one for each limit");
+    expect(await settle(t, one, "success")).toEqual({ released: true });
+  }
+  vi.unstubAllEnvs();
+  expect(await inFlight(t)).toBe(0);
+  expect(await admitted(t, POOL + 5)).toBe(POOL);
+});
+
+// Source: W2-34
+test("the original counted tickets up and down: here a late release, or a second one, frees nothing", async () => {
   const t = backend();
   const late = await permit(t);
   await admitted(t, POOL);
   at(LEASE_MS);
-  expect(await admitted(t, POOL + 1)).toBe(POOL);
-  expect(await settle(t, late, "success")).toEqual({ released: false });
-  expect(await inFlight(t)).toBe(POOL);
-  expect(await admitted(t, 1)).toBe(0);
-});
-
-test("argo-workflows#16405: a holder that releases twice gives back one permit", async () => {
-  const t = backend();
   const held = await permit(t);
-  await admitted(t, POOL - 1);
+  expect(await admitted(t, POOL)).toBe(POOL - 1);
+  // Another holds the slot by now.
+  expect(await settle(t, late, "success")).toEqual({ released: false });
+  expect([await inFlight(t), await admitted(t, 1)]).toEqual([POOL, 0]);
   expect(await settle(t, held, "success")).toEqual({ released: true });
   expect(await settle(t, held, "success")).toEqual({ released: false });
   expect(await admitted(t, 5)).toBe(1);
 });
 
+// Source: W2-34
 test("the original's tickets lived for 45 seconds, and streams for longer", async () => {
   vi.stubEnv("BULKHEAD_OR_PRI_LEASE_TTL_MS", "60000");
   const t = backend();
@@ -70,6 +83,7 @@ test("the original's tickets lived for 45 seconds, and streams for longer", asyn
   expect(expiry).toBeGreaterThan(90 * SECOND);
 });
 
+// Source: W2-37
 test("the original let the slot go when headers arrived, with the body still streaming", async () => {
   const t = backend();
   const { streamId } = await begin(t);
@@ -80,6 +94,7 @@ test("the original let the slot go when headers arrived, with the body still str
   expect(held).toHaveLength(1);
 });
 
+// Source: W2-35
 test("the original let calls through whenever the bulkhead itself failed, so most of all under load", async () => {
   vi.useRealTimers();
   const conflict = new Error(
@@ -101,6 +116,7 @@ test("the original let calls through whenever the bulkhead itself failed, so mos
   expect(io.requests).toEqual([]);
 });
 
+// Source: W2-33
 test("the original's shadow mode read counters that nobody incremented", async () => {
   const t = backend();
   await t.mutation(internal.circuitBreaker.setState, {

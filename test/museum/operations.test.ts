@@ -2,10 +2,11 @@ import { expect, test, vi } from "vitest";
 import { internal } from "../../convex/_generated/api";
 import { HOUR, MINUTE } from "../../src/core/time";
 import { backend, pending, rowCounts, START_MS, useStillClock } from "../edge/backend";
-import { busy, enqueue, fail, run, stats } from "../edge/jobs";
+import { busy, complete, enqueue, fail, run, stats } from "../edge/jobs";
 
 useStillClock();
 
+// Source: W2-49
 test("the original's snapshot failed at five thousand cached answers, which it read in full", async () => {
   // A fraction of what a query may read.
   const t = backend({ bytesRead: 512 * 1024, documentsRead: 500 });
@@ -17,12 +18,15 @@ test("the original's snapshot failed at five thousand cached answers, which it r
       value,
       ttlMs: HOUR,
     });
+  const resultJson = JSON.stringify({ kind: "complete", value: "y".repeat(60_000) });
+  for (let i = 0; i < 12; i++) await complete(t, await run(t), { resultJson });
   const snapshot = (await t.query(internal.ops.getReliabilitySnapshot, {})) as {
     toolCache: { byNamespace: Record<string, number> };
   };
   expect(snapshot.toolCache.byNamespace).toMatchObject({ search_web_v1: 25 });
 });
 
+// Source: W2-50
 test("the original reported a sample of the newest as the total", async () => {
   vi.stubEnv("TOOL_JOB_QMAX_WEB", "400");
   const t = backend();
@@ -31,6 +35,7 @@ test("the original reported a sample of the newest as the total", async () => {
   expect((await stats(t)).byStatus).toMatchObject({ queued: 120, running: 2 });
 });
 
+// Source: W2-51
 test("the original took any limit for its snapshot and did as it pleased", async () => {
   const t = backend();
   const ask = async (args: { minutes?: number; limit?: number }) =>
@@ -40,6 +45,7 @@ test("the original took any limit for its snapshot and did as it pleased", async
   expect(await ask({ limit: 10, minutes: 15 })).toEqual([]);
 });
 
+// Source: W2-14
 test("the original's snapshot held what users had asked and what providers had said", async () => {
   const t = backend();
   const claim = await run(t, { argsJson: '{"query":"canary-of-a-user"}', maxAttempts: 1 });
@@ -48,6 +54,7 @@ test("the original's snapshot held what users had asked and what providers had s
   expect(JSON.stringify(snapshot)).not.toContain("canary");
 });
 
+// Source: W2-52
 test("the original's cleanups deleted all there was in one transaction", async () => {
   const t = backend({ documentsRead: 1_200 });
   for (let i = 0; i < 4; i++)
@@ -64,8 +71,23 @@ test("the original's cleanups deleted all there was in one transaction", async (
   const { idempotencyKeys = 0 } = await rowCounts(t);
   expect([idempotencyKeys > 0, idempotencyKeys < 800]).toEqual([true, true]);
   expect((await pending(t)).map(({ name }) => name)).toEqual(["idempotency:cleanupExpired"]);
+  await t.run(async (ctx) => {
+    for (let i = 0; i < 300; i++)
+      await ctx.db.insert("toolResultCache", {
+        namespace: "old",
+        key: `${i}`,
+        value: "v",
+        createdAt: 0,
+        expiresAt: 0,
+        goneAt: START_MS + HOUR,
+      });
+  });
+  const cleared = await t.mutation(internal.toolCache.clearNamespace, { namespace: "old" });
+  expect(cleared).toEqual({ deleted: 200, hasMore: true });
+  expect((await pending(t)).map(({ name }) => name)).toContain("toolCache:clearNamespace");
 });
 
+// Source: W2-39
 test("the original's alerts came again at the edge of a slot of the clock, or were lost with one message", async () => {
   const t = backend();
   const refusals = { bucket: "chat_stream", outcome: "blocked" as const, threshold: 25 };

@@ -53,6 +53,7 @@ async function buried(t: Backend): Promise<JobId> {
   return claim.jobId;
 }
 
+// Source: get-convex/workpool#198
 test("workpool#198: a retry starts when its time has come, not when a loop looks next", async () => {
   const { given, t } = silent();
   const claim = await run(t);
@@ -64,6 +65,7 @@ test("workpool#198: a retry starts when its time has come, not when a loop looks
   expect(given).toMatchObject([{ jobId: claim.jobId, attempts: 2 }]);
 });
 
+// Source: get-convex/workpool#225
 test("workpool#225: a queue with nothing to do does nothing, and nothing stops it for good", async () => {
   const t = backend();
   await complete(t, await run(t));
@@ -78,17 +80,8 @@ test("workpool#225: a queue with nothing to do does nothing, and nothing stops i
   expect((await get(t, next))?.attempts).toBeGreaterThan(0);
 });
 
-test("workpool#144: the tools of one class run at once as often as each may, not in one row", async () => {
-  const t = backend();
-  await busy(t);
-  await wait(t);
-  // Others are neither before nor behind them.
-  await run(t, { toolName: "search_products" });
-  await run(t, { toolName: "search_global" });
-  expect(await running(t)).toBe(4);
-});
-
-test("workflow#34: what is handed to a worker is a job that is stored, with its lease and its timer", async () => {
+// Source: get-convex/workpool#225
+test("workpool#225: what a worker is handed is stored with its lease, and with the timer that ends it", async () => {
   const t = backend();
   await enqueue(t, { run: "worker" });
   const claim = await handedOne(t);
@@ -99,6 +92,34 @@ test("workflow#34: what is handed to a worker is a job that is stored, with its 
   ]);
 });
 
+// Source: get-convex/workpool#144
+test("workpool#144: what one tool leaves idle another may use, for its share is no part of a fixed whole", async () => {
+  // As many as all tools together are meant to run.
+  vi.stubEnv("TOOL_JOB_RUNMAX_WEB", "6");
+  const t = backend();
+  for (let i = 0; i < 6; i++) await run(t);
+  expect((await enqueue(t)).kind).toBe("waiting");
+  // Nor do those whose work comes later stand behind the one that came first.
+  await run(t, { toolName: "search_products" });
+  await run(t, { toolName: "search_global" });
+  expect(await running(t)).toBe(8);
+});
+
+// Source: get-convex/workflow#34
+test("workflow#34: whoever has work done shares the tool's one pool, and none has one of its own", async () => {
+  const t = backend();
+  await run(t, { source: "chat_http" });
+  await run(t, { source: "chat_action" });
+  await wait(t, { source: "operator" });
+  const many = await t.mutation(internal.toolJobs.enqueueMany, {
+    source: "operator",
+    toolName: "search_web",
+    jobs: Array.from({ length: 5 }, (_, i) => ({ argsJson: JSON.stringify({ query: `${i}` }) })),
+  });
+  expect([many.started, many.waiting, await running(t)]).toEqual([0, 5, 2]);
+});
+
+// Source: timgit/pg-boss#874
 test("pg-boss#874: a job put back from the dead letters is buried again when it fails again", async () => {
   const t = backend();
   const jobId = await buried(t);
@@ -109,6 +130,7 @@ test("pg-boss#874: a job put back from the dead letters is buried again when it 
   expect((await dead(t)).map(({ jobId: one }) => one)).toEqual([jobId]);
 });
 
+// Source: timgit/pg-boss#860
 test("pg-boss#860: exactly the dead letter that was chosen is put back", async () => {
   const t = backend();
   const [first, second, third] = [await buried(t), await buried(t), await buried(t)];
@@ -123,7 +145,8 @@ test("pg-boss#860: exactly the dead letter that was chosen is put back", async (
   expect(await handed(t)).toHaveLength(1);
 });
 
-test("pg-boss#367, #446, #659, graphile worker#331: a tool with much to do starves no other", async () => {
+// Source: timgit/pg-boss#367, timgit/pg-boss#446, timgit/pg-boss#659, graphile/worker#331
+test("pg-boss#367, #446, #659, graphile/worker#331: a tool with much to do starves no other", async () => {
   const t = backend();
   await busy(t);
   for (let i = 0; i < 40; i++) await enqueue(t);
@@ -133,6 +156,7 @@ test("pg-boss#367, #446, #659, graphile worker#331: a tool with much to do starv
   expect(kinds).toEqual(["run", "run"]);
 });
 
+// Source: taskforcesh/bullmq#3210
 test("bullmq#3210: with a concurrency of 1 never two run, however their ends and starts fall", async () => {
   vi.stubEnv("TOOL_JOB_RUNMAX_WEB", "1");
   const t = backend();
@@ -152,6 +176,7 @@ test("bullmq#3210: with a concurrency of 1 never two run, however their ends and
   expect(seen.size).toBeGreaterThan(3);
 });
 
+// Source: OptimalBits/bull#308, OptimalBits/bull#1310, taskforcesh/bullmq#1929
 test("bull#308, #1310, bullmq#1929: a job taken back from a silent worker has one result, the later one's", async () => {
   const { given, t } = silent();
   const first = await run(t);
@@ -164,6 +189,7 @@ test("bull#308, #1310, bullmq#1929: a job taken back from a silent worker has on
   expect((await get(t, second.jobId))?.resultJson).toBe('{"by":"second"}');
 });
 
+// Source: W2-19
 test("the original ran a job that kills its workers ten times where two were allowed", async () => {
   const t = backend();
   const { jobId } = await run(t);
@@ -175,6 +201,7 @@ test("the original ran a job that kills its workers ten times where two were all
   });
 });
 
+// Source: W2-20
 test("the original kept the result of a worker whose lease had run out, and refused the one that held it", async () => {
   const { given, t } = silent();
   const stale = await run(t);
@@ -186,6 +213,7 @@ test("the original kept the result of a worker whose lease had run out, and refu
   expect((await complete(t, holder)).ok).toBe(true);
 });
 
+// Source: W2-21
 test("the original never ran a retry, nor a job put back, until somebody enqueued another", async () => {
   const { given, t } = silent();
   await fail(t, await run(t));
@@ -196,6 +224,7 @@ test("the original never ran a retry, nor a job put back, until somebody enqueue
   expect((await handed(t)).map((claim) => claim.jobId)).toContain(jobId);
 });
 
+// Source: W2-26
 test("the original's 220 jobs of a tool at its cap hid a job of another that could run", async () => {
   vi.stubEnv("TOOL_JOB_QMAX_GLOB", "220");
   const t = backend();
@@ -207,6 +236,7 @@ test("the original's 220 jobs of a tool at its cap hid a job of another that cou
   expect(await claimNext(t)).toMatchObject({ jobId: waiting });
 });
 
+// Source: W2-27
 test("the original counted the newest hundred jobs and called it the queue", async () => {
   vi.stubEnv("TOOL_JOB_QMAX_WEB", "400");
   const t = backend();
@@ -216,12 +246,14 @@ test("the original counted the newest hundred jobs and called it the queue", asy
   expect(counted.byTool["search_web"]).toMatchObject({ queued: 150, running: 2 });
 });
 
+// Source: W2-28
 test("the original counted a dead letter as failed as well", async () => {
   const t = backend();
   await buried(t);
   expect((await stats(t)).byStatus).toMatchObject({ deadLetter: 1, failed: 0 });
 });
 
+// Source: W2-45
 test("the original read the whole queue for every job that joined it", async () => {
   vi.stubEnv("TOOL_JOB_QMAX_WEB", "10000");
   // As many documents as an enqueue may read; the queue is far longer.
@@ -230,6 +262,7 @@ test("the original read the whole queue for every job that joined it", async () 
   for (let i = 0; i < 90; i++) expect((await enqueue(t)).kind).toBe("waiting");
 });
 
+// Source: W2-58
 test("the original let batch work starve behind interactive work", async () => {
   vi.stubEnv("TOOL_JOB_RUNMAX_WEB", "1");
   vi.stubEnv("TOOL_JOB_QMAX_WEB", "400");
@@ -247,6 +280,7 @@ test("the original let batch work starve behind interactive work", async () => {
   expect(turns).toBeLessThan(40);
 });
 
+// Source: W2-46
 test("the original's workers polled: here a job that waits costs nothing until its turn", async () => {
   const t = backend();
   const [first] = await busy(t);

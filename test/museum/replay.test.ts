@@ -2,7 +2,14 @@ import fc from "fast-check";
 import { expect, test, vi } from "vitest";
 import { internal } from "../../convex/_generated/api";
 import { DAY, HOUR, MINUTE } from "../../src/core/time";
-import { backend, type Backend, rowCounts, START_MS, useStillClock } from "../edge/backend";
+import {
+  backend,
+  type Backend,
+  pending,
+  rowCounts,
+  START_MS,
+  useStillClock,
+} from "../edge/backend";
 
 useStillClock();
 
@@ -11,15 +18,22 @@ const at = (afterMs: number): void => void vi.setSystemTime(START_MS + afterMs);
 const claim = (t: Backend, more: { fingerprint?: string; leaseMs?: number; ttlMs?: number } = {}) =>
   t.mutation(internal.idempotency.claimKey, { scope: "webhook", key: "delivery-1", ...more });
 
-test("express-idempotency#32: a claim whose worker died is taken over after its lease, not after days", async () => {
+// Source: VilledeMontreal/express-idempotency#32, spring-boot-starter#11
+test("express-idempotency#32, spring-boot-starter#11: a claim whose worker died is taken over after its lease, not after days", async () => {
   const t = backend();
   expect(await claim(t, { leaseMs: MINUTE, ttlMs: 3 * DAY })).toMatchObject({ state: "claimed" });
   at(MINUTE - 1);
   expect(await claim(t)).toMatchObject({ state: "in_progress", retryAfterMs: 1 });
   at(MINUTE);
   expect(await claim(t)).toMatchObject({ state: "claimed", fence: 2 });
+  // The lease of an attempt is not how long its outcome is kept.
+  const attempt = { scope: "webhook", key: "delivery-1", fence: 2 };
+  await t.mutation(internal.idempotency.completeKey, { ...attempt, reply: "done" });
+  at(3 * DAY - 1);
+  expect(await claim(t)).toMatchObject({ state: "completed", reply: "done" });
 });
 
+// Source: KeeperHub/keeperhub#1922
 test("keeperhub#1922: work in progress, work done and another request are three answers", async () => {
   const t = backend();
   const first = await claim(t, { fingerprint: "a" });
@@ -31,13 +45,26 @@ test("keeperhub#1922: work in progress, work done and another request are three 
   expect(await claim(t, { fingerprint: "a" })).toMatchObject({ state: "completed", reply: "done" });
 });
 
+// Source: W2-22
 test("the original took an expired key for a duplicate until its hourly cleanup", async () => {
   const t = backend();
-  await claim(t, { ttlMs: MINUTE });
+  // Done, and to be recognised for a minute; and one under way whose lease is longer than its life.
+  const done = await claim(t, { ttlMs: MINUTE });
+  if (done.state !== "claimed") throw new Error("not claimed");
+  const attempt = { scope: "webhook", key: "delivery-1", fence: done.fence };
+  await t.mutation(internal.idempotency.completeKey, { ...attempt, reply: "done" });
+  const other = { scope: "webhook", key: "delivery-2", ttlMs: MINUTE, leaseMs: 2 * MINUTE };
+  await t.mutation(internal.idempotency.claimKey, other);
+  at(MINUTE - 1);
+  expect(await claim(t)).toMatchObject({ duplicate: true, state: "completed" });
   at(MINUTE);
-  expect((await claim(t)).duplicate).toBe(false);
+  expect(await claim(t)).toMatchObject({ duplicate: false, state: "claimed" });
+  expect(await t.mutation(internal.idempotency.claimKey, other)).toMatchObject({
+    state: "claimed",
+  });
 });
 
+// Source: W2-22
 test("the original let each duplicate extend the life of the first", async () => {
   const t = backend();
   const first = await claim(t, { ttlMs: HOUR });
@@ -52,6 +79,7 @@ test("the original let each duplicate extend the life of the first", async () =>
   expect((await claim(t)).duplicate).toBe(false);
 });
 
+// Source: W2-23
 test("the original claimed a delivery in one call and scheduled its work in another", async () => {
   const t = backend();
   // A delivery whose transaction fails leaves neither claim nor work: the next one is new.
@@ -62,6 +90,8 @@ test("the original claimed a delivery in one call and scheduled its work in anot
       addressKey: "address",
     });
   expect((await push("1")).kind).toBe("accepted");
+  // Work and claim came together.
+  expect((await pending(t)).map(({ name }) => name)).toEqual(["integrations/inbox:processJobs"]);
   expect((await push("2")).kind).toBe("refused");
   const { idempotencyKeys = 0 } = await rowCounts(t);
   expect(idempotencyKeys).toBe(1);
@@ -70,7 +100,8 @@ test("the original claimed a delivery in one call and scheduled its work in anot
   expect((await push("2")).kind).toBe("duplicate");
 });
 
-test("no signed request is ever accepted twice, wherever in the window its time lies", async () => {
+// Source: W0-03
+test("the original accepted a signed request twice: here none is, wherever in the window its time lies", async () => {
   const skewMs = 5 * MINUTE;
   await fc.assert(
     fc.asyncProperty(

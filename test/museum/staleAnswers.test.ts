@@ -12,6 +12,7 @@ const set = (t: Backend, value: string) =>
 const lookup = (t: Backend) => t.query(internal.toolCache.lookup, AT);
 const after = (ms: number): void => void vi.setSystemTime(START_MS + ms);
 
+// Source: W2-54
 test("the original knew no stale answer: an outage was a miss for everybody", async () => {
   const t = backend();
   await set(t, "[1]");
@@ -21,6 +22,7 @@ test("the original knew no stale answer: an outage was a miss for everybody", as
   expect(await lookup(t)).toMatchObject({ freshness: "error_only", value: "[1]" });
 });
 
+// Source: W2-54
 test("the original asked again for each caller while a provider was down", async () => {
   const t = backend();
   const claim = await run(t, { maxAttempts: 1, cache: AT });

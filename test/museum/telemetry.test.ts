@@ -30,6 +30,7 @@ const told = async (t: Backend, ended: Alerts.SettledAttempt["ended"]): Promise<
 };
 
 // In the original the alert row was inserted before it was sent, and a failed send was never repeated.
+// Source: W2-39
 test("the original lost alerts that could not be sent: here one is sent later", async () => {
   const t = backend();
   await refuse(t, 60);
@@ -40,6 +41,7 @@ test("the original lost alerts that could not be sent: here one is sent later", 
 });
 
 // In the original: slots of half an hour by the clock, so that 29:59 and 30:01 both sent the same alert.
+// Source: W2-39
 test("the original sent an alert twice when half an hour had ended on the clock", async () => {
   const t = backend();
   const halfHourMs = 30 * MINUTE;
@@ -55,6 +57,7 @@ test("the original sent an alert twice when half an hour had ended on the clock"
 });
 
 // In the original each refusal scheduled a mutation of its own, of which a transaction has a thousand.
+// Source: W2-53
 test("the original scheduled a write for each refusal: here a crowd fills a few rows", async () => {
   const t = backend();
   // One after the other: a crowd of one moment is a row each, which nobody waits for.
@@ -64,6 +67,7 @@ test("the original scheduled a write for each refusal: here a crowd fills a few 
 });
 
 // In the original the newest 2,000 rows were reported as all there was.
+// Source: W2-50
 test("the original called a part of the events their total: here a summary that is cut short says so", async () => {
   const t = backend();
   await t.run(async (ctx) => {

@@ -1,12 +1,16 @@
 import { expect, test, vi } from "vitest";
 import { internal } from "../../convex/_generated/api";
+import * as Counts from "../../convex/model/toolCacheCounts";
 import { MINUTE } from "../../src/core/time";
 import { errorData } from "../../src/errors/appError";
 import { jsonResponse, virtualIo } from "../../src/providers/testing";
+import { oneUse } from "../../src/tools/cacheUse";
 import { parseToolArgs } from "../../src/tools/definitions";
 import { runTool } from "../../src/tools/executors";
 import { runJob } from "../../src/tools/jobClient";
+import { cachePolicy } from "../../src/tools/policy";
 import { backend, type Backend, START_MS, useStillClock } from "../edge/backend";
+import { begin, settle } from "../edge/chat";
 
 useStillClock();
 
@@ -24,6 +28,7 @@ const enqueue = (t: Backend) =>
     cache: AT,
   });
 
+// Source: W2-24
 test("the original cut a value that was too large into half a JSON text: here it is refused", async () => {
   const t = backend();
   const value = JSON.stringify({ text: "x".repeat(65_536) });
@@ -31,7 +36,8 @@ test("the original cut a value that was too large into half a JSON text: here it
   expect(await lookup(t)).toBeNull();
 });
 
-test("convex action-cache, and the original: of 20 concurrent misses one asks, and who comes late has its result", async () => {
+// Source: get-convex/action-cache (single flight), W2-54
+test("action-cache: of 20 concurrent misses one asks, and who comes late has its result", async () => {
   const t = backend();
   const looked = await Promise.all(Array.from({ length: 21 }, () => lookup(t)));
   expect(new Set(looked)).toEqual(new Set([null]));
@@ -51,6 +57,7 @@ test("convex action-cache, and the original: of 20 concurrent misses one asks, a
   expect(await enqueue(t)).toEqual({ kind: "cached", value: "v" });
 });
 
+// Source: get-convex/action-cache#6
 test("action-cache#6: an answer past its time is there while it is renewed, without a gap", async () => {
   const t = backend();
   await set(t, "old");
@@ -60,6 +67,7 @@ test("action-cache#6: an answer past its time is there while it is renewed, with
   expect(await lookup(t)).toMatchObject({ freshness: "fresh", value: "new" });
 });
 
+// Source: W2-49
 test("the original read every value of the cache to count them: here none is read", async () => {
   const t = backend({ bytesRead: 32 * 1024 });
   for (let i = 0; i < 5; i++)
@@ -74,6 +82,20 @@ test("the original read every value of the cache to count them: here none is rea
     byNamespace: { [AT.namespace]: 5 },
     truncated: false,
   });
+});
+
+// Source: W2-54
+test("the original did not know what its cache was good for, and kept no global search at all", async () => {
+  const t = backend();
+  const namespace = cachePolicy({}, "search_global")?.namespace ?? "none";
+  for (const kind of ["hits", "hits", "stale", "degraded", "misses"] as const) {
+    const { streamId } = await begin(t);
+    await settle(t, streamId, { cacheUse: [oneUse(namespace, kind)] });
+  }
+  const seen = await t.run((ctx) => Counts.used(ctx, START_MS, 100));
+  expect(seen.use).toEqual([
+    { namespace: "search_global_v1", hits: 2, stale: 1, degraded: 1, misses: 1, negative: 0 },
+  ]);
 });
 
 const KEYS = {
@@ -109,6 +131,7 @@ async function products(answer: (host: string) => Response) {
   );
 }
 
+// Source: W2-25
 test("the original called a search complete whose sources were all down: here that is a failure, and one that is down is named", async () => {
   expect(await products(() => jsonResponse({}, { status: 503 }))).toBe("upstream_unavailable");
   const oneDown = await products((host) =>
@@ -119,6 +142,7 @@ test("the original called a search complete whose sources were all down: here th
   expect(oneDown).toEqual({ kind: "partial", missing: ["global_search"] });
 });
 
+// Source: W2-46
 test("the original looked 32 times while it waited 8 seconds for a tool: here 6 times", async () => {
   vi.useRealTimers();
   const { io, run } = virtualIo(async () => new Response());
