@@ -49,7 +49,7 @@ test("the original took any limit for its snapshot and did as it pleased", async
 test("the original's snapshot held what users had asked and what providers had said", async () => {
   const t = backend();
   const claim = await run(t, { argsJson: '{"query":"canary-of-a-user"}', maxAttempts: 1 });
-  await fail(t, claim);
+  await fail(t, claim, { errorCode: "canary: what a provider wrote" });
   const snapshot = await t.query(internal.ops.getReliabilitySnapshot, {});
   expect(JSON.stringify(snapshot)).not.toContain("canary");
 });

@@ -203,6 +203,8 @@ test("the original's acquisitions of one provider all waited for each other", as
 // Source: taskforcesh/bullmq#3210, timgit/pg-boss (groupConcurrency)
 test("bullmq#3210, pg-boss: with a concurrency of 1 one runs, with transactions that overlap", async () => {
   await backend.setEnv({ TOOL_JOB_RUNMAX_GLOB: "1" });
+  // The slot looks free to all of them for longer than it is.
+  lag = 3;
   const { values } = await together(12, (i) =>
     backend.operator<{ kind: string }>("toolJobs:enqueue", {
       source: "operator",
@@ -210,6 +212,7 @@ test("bullmq#3210, pg-boss: with a concurrency of 1 one runs, with transactions 
       argsJson: JSON.stringify({ query: `boats ${i}` }),
     }),
   );
+  lag = 0;
   expect(values.filter(({ kind }) => kind === "run").length).toBeLessThanOrEqual(1);
   const stats = await backend.operator<{
     byTool: Record<string, { running: number }>;
