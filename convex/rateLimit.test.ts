@@ -203,8 +203,8 @@ describe("the monitor", () => {
   test.each([
     ["chat_stream", "blocked", 25],
     ["chat_stream", "contention_fallback", 3],
-    ["whatsapp", "blocked", 40],
-    ["whatsapp", "contention_fallback", 5],
+    ["whatsapp_webhook", "blocked", 40],
+    ["whatsapp_webhook", "contention_fallback", 5],
     ["gmail_push", "blocked", 40],
     ["gmail_push", "contention_fallback", 5],
   ])("raises an alert for %s %s from %d in five minutes", async (bucket, outcome, threshold) => {

@@ -133,7 +133,7 @@ describe("receiving WhatsApp deliveries", () => {
     expect(await refusalOf(receive(t, other))).toMatchObject({
       code: "rate_limited",
       retryAfterMs: 60_000,
-      limit: { name: "whatsapp", limit: 1, remaining: 0 },
+      limit: { name: "whatsapp_webhook", limit: 1, remaining: 0 },
     });
   });
 
@@ -153,7 +153,7 @@ describe("receiving WhatsApp deliveries", () => {
     );
     // What wrote nothing itself is counted all the same.
     expect(await t.run((ctx) => ctx.db.query("rateLimitEvents").take(10))).toMatchObject([
-      { source: "http", bucket: "whatsapp", outcome: "contention_fallback", count: 1 },
+      { source: "http", bucket: "whatsapp_webhook", outcome: "contention_fallback", count: 1 },
     ]);
   });
 });

@@ -38,7 +38,7 @@ export const accept = internalMutation({
       if (first !== undefined) await Duplicates.count(ctx, claimKey(first).scope, nowMs);
       return { kind: "duplicate" };
     }
-    const taken = await takeLimits(ctx, { route: "whatsapp", addressKey }, nowMs);
+    const taken = await takeLimits(ctx, { route: "whatsapp_webhook", addressKey }, nowMs);
     if (taken.kind === "refused") return taken;
     const jobs = [];
     for (const event of fresh) {
@@ -49,7 +49,7 @@ export const accept = internalMutation({
       await ctx.scheduler.runAfter(0, internal.integrations.inbox.processJobs, {
         jobs: jobs.slice(first, first + JOBS_PER_RUN),
       });
-    await countAccepted(ctx, { route: "whatsapp", receivedAtMs });
+    await countAccepted(ctx, { route: "whatsapp_webhook", receivedAtMs });
     return taken;
   },
 });

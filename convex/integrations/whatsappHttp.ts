@@ -56,7 +56,7 @@ async function accept(
       lost: () =>
         ctx.scheduler.runAfter(0, internal.rateLimit.recordEvent, {
           source: "http",
-          bucket: "whatsapp",
+          bucket: "whatsapp_webhook",
           outcome: "contention_fallback",
         }),
     },

@@ -14,8 +14,8 @@ export const LIMITER_WINDOW_MINUTES = 5;
 const LIMITER_COOLDOWN_MS = 30 * MINUTE;
 
 export const LIMITER_RULES: readonly LimiterRule[] = [
-  { bucket: "whatsapp", outcome: "blocked", threshold: 40 },
-  { bucket: "whatsapp", outcome: "contention_fallback", threshold: 5 },
+  { bucket: "whatsapp_webhook", outcome: "blocked", threshold: 40 },
+  { bucket: "whatsapp_webhook", outcome: "contention_fallback", threshold: 5 },
   { bucket: "gmail_push", outcome: "blocked", threshold: 40 },
   { bucket: "gmail_push", outcome: "contention_fallback", threshold: 5 },
   { bucket: "chat_stream", outcome: "blocked", threshold: 25 },

@@ -35,7 +35,7 @@ export interface Delivery {
 }
 
 const ROUTE_LIMITS = {
-  whatsapp: { max: "RATE_LIMIT_WHATSAPP_MAX", windowMs: "RATE_LIMIT_WHATSAPP_WINDOW_MS" },
+  whatsapp_webhook: { max: "RATE_LIMIT_WHATSAPP_MAX", windowMs: "RATE_LIMIT_WHATSAPP_WINDOW_MS" },
   gmail_push: { max: "RATE_LIMIT_GMAIL_PUSH_MAX", windowMs: "RATE_LIMIT_GMAIL_PUSH_WINDOW_MS" },
 } as const;
 
@@ -75,7 +75,10 @@ export async function countAccepted(
   await Metrics.record(ctx, { key: METRICS[route], outcome: "success", latencyMs, nowMs });
 }
 
-const METRICS = { whatsapp: "route:whatsappReceive", gmail_push: "route:gmailPush" } as const;
+const METRICS = {
+  whatsapp_webhook: "route:whatsappReceive",
+  gmail_push: "route:gmailPush",
+} as const;
 
 /** The route's limit is one sender's; who cannot be told apart is held by the backstop alone. */
 function limitsOf({ route, addressKey }: Delivery): Limits.LimitRequest[] {

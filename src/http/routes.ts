@@ -249,7 +249,10 @@ export const ROUTES = {
     bodyBytesMax: WEBHOOK_BYTES_MAX,
     query: null,
     guards: [
-      limit("whatsapp", "address", ["RATE_LIMIT_WHATSAPP_MAX", "RATE_LIMIT_WHATSAPP_WINDOW_MS"]),
+      limit("whatsapp_webhook", "address", [
+        "RATE_LIMIT_WHATSAPP_MAX",
+        "RATE_LIMIT_WHATSAPP_WINDOW_MS",
+      ]),
       GLOBAL_LIMIT,
     ],
     errors: [],

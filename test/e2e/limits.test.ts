@@ -175,7 +175,7 @@ describe("webhooks", () => {
     await set({ RATE_LIMIT_WHATSAPP_MAX: "2", RATE_LIMIT_WHATSAPP_WINDOW_MS: HOURLY });
     expect((await deliverOne()).status).toBe(200);
     expect((await deliverOne()).status).toBe(200);
-    expectLimited(await deliverOne(), "whatsapp", 2, HOUR);
+    expectLimited(await deliverOne(), "whatsapp_webhook", 2, HOUR);
     deliveries -= 2;
     const again = await deliverOne();
     expect([again.status, again.headers["x-idempotent-replay"]]).toEqual([200, "1"]);

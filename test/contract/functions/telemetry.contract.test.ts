@@ -23,7 +23,7 @@ describe("rateLimit, what was refused", () => {
     await record(t);
     await record(t);
     await record(t, { outcome: "contention_fallback", reason: "contention", source: "http" });
-    await record(t, { bucket: "whatsapp" });
+    await record(t, { bucket: "whatsapp_webhook" });
     expect(await summary(t)).toMatchObject({
       total: 4,
       windowMinutes: 15,
@@ -31,7 +31,7 @@ describe("rateLimit, what was refused", () => {
       byBucketOutcome: {
         "gmail_push:blocked": 2,
         "gmail_push:contention_fallback": 1,
-        "whatsapp:blocked": 1,
+        "whatsapp_webhook:blocked": 1,
       },
     });
     for (const [minutes, windowMinutes] of [
@@ -47,9 +47,10 @@ describe("rateLimit, what was refused", () => {
 
   test("listRecentEvents lists the newest, of one bucket where asked, 200 at most", async () => {
     const t = backend();
-    for (const bucket of ["gmail_push", "whatsapp", "chat_stream"]) await record(t, { bucket });
-    expect(await recent(t, { bucket: "whatsapp" })).toMatchObject([
-      { bucket: "whatsapp", count: 1 },
+    for (const bucket of ["gmail_push", "whatsapp_webhook", "chat_stream"])
+      await record(t, { bucket });
+    expect(await recent(t, { bucket: "whatsapp_webhook" })).toMatchObject([
+      { bucket: "whatsapp_webhook", count: 1 },
     ]);
     for (const [limit, length] of [
       [2, 2],
@@ -64,7 +65,7 @@ describe("rateLimit, what was refused", () => {
 describe("rateLimit, who is told", () => {
   const raise = (t: Backend, observed: number) =>
     call<Args>(t, "rateLimit:raiseAlertIfNeeded", {
-      bucket: "whatsapp",
+      bucket: "whatsapp_webhook",
       outcome: "blocked",
       threshold: 40,
       observed,
@@ -90,7 +91,7 @@ describe("rateLimit, who is told", () => {
     });
     for (let i = 0; i < 5; i++)
       await call(t, "rateLimit:recordEvent", {
-        bucket: "whatsapp",
+        bucket: "whatsapp_webhook",
         outcome: "contention_fallback",
       });
     expect(await call(t, "rateLimit:monitorAndAlert")).toMatchObject({ createdAlerts: 1 });
