@@ -243,6 +243,54 @@ describe("the monitor", () => {
     expect(await monitor(t)).toMatchObject({ recoveredAlerts: 0 });
   });
 
+  const minuteMs = START_MS - (START_MS % MINUTE);
+
+  test("sees the refusals of a deployment whose calls alone are more than one reading takes", async () => {
+    const t = backend();
+    await count(t, 20, { bucket: "chat_stream", outcome: "blocked" });
+    await t.run(async (ctx) => {
+      for (let i = 0; i < 400; i++)
+        await ctx.db.insert("metrics", {
+          minuteMs,
+          key: `provider:p${Math.floor(i / 40)}`,
+          shard: i % 40,
+          counts: { success: 9 },
+          latency: new ArrayBuffer(0),
+        });
+      await ctx.db.insert("rollups", {
+        span: "minute",
+        startMs: minuteMs - 2 * MINUTE,
+        calls: [],
+        refusals: [{ bucket: "chat_stream", outcome: "blocked", count: 5 }],
+      });
+    });
+    expect(await monitor(t)).toMatchObject({ createdAlerts: 1 });
+    const summary = await t.query(internal.rateLimit.getEventSummary, { minutes: 5 });
+    expect(summary).toMatchObject({ total: 25, truncated: false });
+  });
+
+  test("takes nothing for over while it cannot see all refusals", async () => {
+    const t = backend();
+    await count(t, 25, { bucket: "chat_stream", outcome: "blocked" });
+    await count(t, 1, { bucket: "serper_search", outcome: "bulkhead_saturated" });
+    await advance(t, 0);
+    await monitor(t);
+    vi.setSystemTime(START_MS + 7 * MINUTE);
+    await t.run(async (ctx) => {
+      for (let i = 0; i < 300; i++)
+        await ctx.db.insert("rateLimitEvents", {
+          bucket: "whatsapp_webhook",
+          outcome: "blocked",
+          minuteMs: minuteMs + 7 * MINUTE,
+          shard: 0,
+          count: 1,
+        });
+    });
+    expect(await monitor(t)).toMatchObject({ createdAlerts: 1, recoveredAlerts: 0 });
+    vi.setSystemTime(START_MS + 15 * MINUTE);
+    expect(await monitor(t)).toMatchObject({ recoveredAlerts: 3 });
+  });
+
   test("writes nothing where nothing happens", async () => {
     const t = backend();
     await monitor(t);

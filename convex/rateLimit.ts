@@ -8,7 +8,6 @@ import * as Alerts from "./model/alerts";
 import { newBatch, takeBatch } from "./model/batch";
 import * as Conditions from "./model/conditions";
 import * as Limits from "./model/limits";
-import * as Metrics from "./model/metrics";
 import * as Monitor from "./model/monitor";
 import * as Refusals from "./model/refusals";
 import * as Rollups from "./model/rollups";
@@ -176,7 +175,7 @@ export const getEventSummary = internalQuery({
   handler: async (ctx, args) => {
     const minutes = within(args.minutes ?? MINUTES_DEFAULT, MINUTES_MAX);
     const window = { nowMs: Date.now(), minutes };
-    const { fromMs, refusals, truncated } = await Metrics.read(ctx, window);
+    const { fromMs, refusals, truncated } = await Rollups.refusalTotals(ctx, window, newBatch());
     return { ...summaryOf(refusals), windowMinutes: minutes, fromMs, truncated };
   },
 });
@@ -249,12 +248,12 @@ export const monitorAndAlert = internalMutation({
   handler: async (ctx): Promise<Monitor.Found & { windowMinutes: number }> => {
     const windowMinutes = Conditions.LIMITER_WINDOW_MINUTES;
     // Of the moment this began: depending on rows that every refusal writes, it would never commit.
-    const { byBucketOutcome } = await ctx.runQuery(
+    const seen = await ctx.runQuery(
       internal.rateLimit.getEventSummary,
       { minutes: windowMinutes },
       { useStaleSnapshot: true },
     );
-    return { ...(await Monitor.look(ctx, byBucketOutcome, Date.now())), windowMinutes };
+    return { ...(await Monitor.look(ctx, seen, Date.now())), windowMinutes };
   },
 });
 

@@ -1,6 +1,13 @@
 import { getConvexSize } from "convex/values";
 import { describe, expect, test, vi } from "vitest";
-import { advance, backend, type Backend, START_MS, useStillClock } from "../../test/edge/backend";
+import {
+  advance,
+  backend,
+  type Backend,
+  settleAll,
+  START_MS,
+  useStillClock,
+} from "../../test/edge/backend";
 import * as Histograms from "../../src/core/histogram";
 import { DAY, HOUR, MINUTE } from "../../src/core/time";
 import { internal } from "../_generated/api";
@@ -177,6 +184,27 @@ describe("folding", () => {
     expect(await read(t, 20)).toMatchObject({ keys: [{ total: 10 }] });
   });
 
+  test("keeps a rollup of any number of keys one small document, and its total", async () => {
+    const t = backend();
+    await t.run(async (ctx) => {
+      for (let i = 0; i < 250; i++)
+        await ctx.db.insert("metrics", {
+          minuteMs: MINUTE_START,
+          key: `route:${i}`,
+          shard: 0,
+          counts: { success: 1 + (i % 7) },
+          latency: new ArrayBuffer(0),
+        });
+    });
+    await fold(t, 2 * MINUTE);
+    await settleAll(t);
+    expect(await rows(t)).toEqual([]);
+    const [row] = await rollups(t);
+    expect(row?.calls.length).toBeLessThanOrEqual(100);
+    const total = row?.calls.reduce((sum, { counts }) => sum + (counts.success ?? 0), 0);
+    expect(total).toBe(Array.from({ length: 250 }, (_, i) => 1 + (i % 7)).reduce((a, b) => a + b));
+  });
+
   test("forgets after 30 days", async () => {
     const t = backend();
     await record(t, SUCCESS);
@@ -229,11 +257,38 @@ describe("a reading", () => {
         outcome: "success" as const,
       })),
     );
+    await t.run((ctx) =>
+      ctx.db.insert("rollups", {
+        span: "minute",
+        startMs: MINUTE_START - 2 * MINUTE,
+        calls: [{ key: "route:folded", counts: { success: 1 }, latency: new ArrayBuffer(0) }],
+        refusals: [],
+      }),
+    );
     const batch = { rowsLeft: 20, bytesLeft: 1_000_000, full: false };
     const reading = await t.run((ctx) => Metrics.read(ctx, { nowMs: START_MS, minutes: 5 }, batch));
     expect(reading.truncated).toBe(true);
-    expect(reading.keys).toHaveLength(20);
-    expect(batch.rowsLeft).toBe(0);
+    // Rows of open minutes take three quarters, and leave the others to what was folded.
+    expect(reading.keys).toHaveLength(16);
+    expect(reading.keys.map(({ key }) => key)).toContain("route:folded");
+    expect(batch.rowsLeft).toBe(4);
+  });
+
+  test("of one hour begins there, and a longer one holds every minute of its first hour", async () => {
+    const t = backend();
+    const hour = { span: "hour" as const, refusals: [] };
+    const minute = { span: "minute" as const, refusals: [] };
+    const one = [{ key: "route:chat", counts: { success: 1 }, latency: new ArrayBuffer(0) }];
+    const endMs = MINUTE_START - (MINUTE_START % HOUR) + 4 * HOUR + 34 * MINUTE;
+    vi.setSystemTime(endMs + 20_000);
+    await t.run(async (ctx) => {
+      await ctx.db.insert("rollups", { ...hour, startMs: endMs - 94 * MINUTE, calls: one });
+      // Three are older than an hour, and wait for the next fold.
+      for (let back = 0; back <= 63; back++)
+        await ctx.db.insert("rollups", { ...minute, startMs: endMs - back * MINUTE, calls: one });
+    });
+    const total = async (minutes: number) => (await read(t, minutes)).keys[0]?.total;
+    expect([await total(59), await total(60), await total(61)]).toEqual([60, 61, 65]);
   });
 
   test("of nothing is nothing", async () => {

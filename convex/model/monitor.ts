@@ -14,16 +14,18 @@ export interface Found {
   readonly overdue: number;
 }
 
+/** Refusals of the window; `truncated` where they are lower bounds. */
+export interface Seen {
+  readonly byBucketOutcome: Readonly<Record<string, number>>;
+  readonly truncated: boolean;
+}
+
 /** Raises and clears what follows from the refusals of the window, and from circuits and pools. */
-export async function look(
-  ctx: MutationCtx,
-  byBucketOutcome: Readonly<Record<string, number>>,
-  nowMs: number,
-): Promise<Found> {
+export async function look(ctx: MutationCtx, seen: Seen, nowMs: number): Promise<Found> {
   const changes = [
-    ...(await lookAtLimits(ctx, byBucketOutcome, nowMs)),
+    ...(await lookAtLimits(ctx, seen, nowMs)),
     ...(await lookAtCircuits(ctx, nowMs)),
-    ...(await lookAtPools(ctx, byBucketOutcome, nowMs)),
+    ...(await lookAtPools(ctx, seen, nowMs)),
   ];
   const count = (change: Alerts.Change): number => changes.filter((one) => one === change).length;
   return {
@@ -35,12 +37,14 @@ export async function look(
 
 async function lookAtLimits(
   ctx: MutationCtx,
-  byBucketOutcome: Readonly<Record<string, number>>,
+  { byBucketOutcome, truncated }: Seen,
   nowMs: number,
 ): Promise<Alerts.Change[]> {
   const changes: Alerts.Change[] = [];
   for (const rule of Conditions.LIMITER_RULES) {
     const observed = byBucketOutcome[`${rule.bucket}:${rule.outcome}`] ?? 0;
+    // What was not read may be what is looked for: it can raise, and says nothing of an end.
+    if (truncated && observed < rule.threshold) continue;
     changes.push(await Alerts.observe(ctx, Conditions.limiter(rule, observed), nowMs));
   }
   return changes;
@@ -69,10 +73,11 @@ export async function lookAtCircuit(
 
 async function lookAtPools(
   ctx: MutationCtx,
-  byBucketOutcome: Readonly<Record<string, number>>,
+  { byBucketOutcome, truncated }: Seen,
   nowMs: number,
 ): Promise<Alerts.Change[]> {
   const changes: Alerts.Change[] = [];
+  if (truncated) return changes;
   for (const provider of PROVIDER_IDS)
     if ((byBucketOutcome[`${provider}:bulkhead_saturated`] ?? 0) === 0)
       changes.push(await Alerts.applyClear(ctx, Conditions.saturationKey(provider), nowMs));

@@ -1,4 +1,10 @@
-import { addCalls, addRefusals, type Calls, type Refusals } from "../../src/core/rollup";
+import {
+  addCalls,
+  addRefusals,
+  type Calls,
+  fewestCalls,
+  type Refusals,
+} from "../../src/core/rollup";
 import { DAY, HOUR, MINUTE, SECOND } from "../../src/core/time";
 import type { Doc } from "../_generated/dataModel";
 import type { MutationCtx, QueryCtx } from "../_generated/server";
@@ -91,7 +97,7 @@ async function addTo(
   const fields = {
     span,
     startMs,
-    calls: addCalls([...(row?.calls ?? []), ...calls.map(callsOf)]),
+    calls: fewestCalls(addCalls([...(row?.calls ?? []), ...calls.map(callsOf)])),
     refusals: addRefusals([...(row?.refusals ?? []), ...refusals.map(refusalsOf)]),
   };
   if (row === null) await ctx.db.insert("rollups", fields);
@@ -116,38 +122,87 @@ export interface Window {
   readonly minutes: number;
 }
 
-export interface Totals extends Counted {
+interface Read {
   /** Where the counts begin, in epoch milliseconds: at the window's start or, whole hours, before. */
   readonly fromMs: number;
-  /** True where not everything was read: the newest was. */
+  /** True where not everything was read; of each kind the newest was. */
   readonly truncated: boolean;
 }
 
-/** Everything that was counted in a window, from rollups and open minutes, as far as the batch goes. */
-export async function totals(
-  ctx: QueryCtx,
-  { minutes, nowMs }: Window,
-  batch: Batch,
-): Promise<Totals> {
-  const share: Batch = { ...batch, full: false };
-  const fromMs = minuteOf(nowMs - minutes * MINUTE);
-  const open = await openRows(ctx, fromMs, share);
-  const needsHours = fromMs < nowMs - MINUTES_KEPT_MS;
-  const rolled = [
-    ...(await takeBatch(spanFrom(ctx, "minute", fromMs), share)),
-    ...(needsHours ? await takeBatch(spanFrom(ctx, "hour", hourOf(fromMs)), share) : []),
-  ];
-  batch.rowsLeft = share.rowsLeft;
-  batch.bytesLeft = share.bytesLeft;
+export interface Totals extends Counted, Read {}
+
+/**
+ * Everything that was counted in a window, from rollups and open minutes, as far as the batch goes.
+ * Open minutes of a busy deployment are many rows: they leave some of the batch to what was folded,
+ * and calls leave some of it to refusals.
+ */
+export async function totals(ctx: QueryCtx, window: Window, batch: Batch): Promise<Totals> {
+  const { fromMs } = spansOf(window);
+  const whole: Batch = { ...batch, full: false };
+  const openRefusals = await within(whole, 1 / 2, (part) => openRefusalsFrom(ctx, fromMs, part));
+  const openCalls = await within(whole, 3 / 4, (part) => openCallsFrom(ctx, fromMs, part));
+  const rolled = await rollupsOf(ctx, window, whole);
+  batch.rowsLeft = whole.rowsLeft;
+  batch.bytesLeft = whole.bytesLeft;
   return {
-    fromMs: needsHours ? hourOf(fromMs) : fromMs,
-    calls: addCalls([...open.calls, ...rolled.flatMap(({ calls }) => calls)]),
+    fromMs,
+    calls: addCalls([...openCalls, ...rolled.flatMap(({ calls }) => calls)]),
     refusals: addRefusals([
-      ...open.refusals.map(refusalsOf),
+      ...openRefusals.map(refusalsOf),
       ...rolled.flatMap(({ refusals }) => refusals),
     ]),
-    truncated: share.full,
+    truncated: whole.full,
   };
+}
+
+/** The refusals of a window alone: however many calls there were, none stands in their way. */
+export async function refusalTotals(
+  ctx: QueryCtx,
+  window: Window,
+  batch: Batch,
+): Promise<Omit<Totals, "calls">> {
+  const { fromMs } = spansOf(window);
+  const rolled = await rollupsOf(ctx, window, batch);
+  const open = await openRefusalsFrom(ctx, fromMs, batch);
+  return {
+    fromMs,
+    refusals: addRefusals([...open.map(refusalsOf), ...rolled.flatMap(({ refusals }) => refusals)]),
+    truncated: batch.full,
+  };
+}
+
+function spansOf({ minutes, nowMs }: Window): { fromMs: number; needsHours: boolean } {
+  const fromMs = minuteOf(nowMs - minutes * MINUTE);
+  const needsHours = fromMs < minuteOf(nowMs - MINUTES_KEPT_MS);
+  return { fromMs: needsHours ? hourOf(fromMs) : fromMs, needsHours };
+}
+
+/** Reads by a part of a batch, and takes what was read off the whole. */
+async function within<Row>(
+  whole: Batch,
+  share: number,
+  read: (part: Batch) => Promise<Row[]>,
+): Promise<Row[]> {
+  const part: Batch = {
+    rowsLeft: Math.ceil(whole.rowsLeft * share),
+    bytesLeft: whole.bytesLeft * share,
+    full: false,
+  };
+  const given = { ...part };
+  const rows = await read(part);
+  whole.rowsLeft -= given.rowsLeft - part.rowsLeft;
+  whole.bytesLeft -= given.bytesLeft - part.bytesLeft;
+  whole.full ||= part.full;
+  return rows;
+}
+
+async function rollupsOf(ctx: QueryCtx, window: Window, batch: Batch): Promise<Rollup[]> {
+  const { fromMs, needsHours } = spansOf(window);
+  return [
+    // Of the hour that a long window begins with, some minutes may not be part of it yet.
+    ...(await takeBatch(spanFrom(ctx, "minute", fromMs), batch)),
+    ...(needsHours ? await takeBatch(spanFrom(ctx, "hour", fromMs), batch) : []),
+  ];
 }
 
 const spanFrom = (ctx: QueryCtx, span: Span, fromMs: number) =>
@@ -156,23 +211,23 @@ const spanFrom = (ctx: QueryCtx, span: Span, fromMs: number) =>
     .withIndex("by_span_start", (q) => q.eq("span", span).gte("startMs", fromMs))
     .order("desc");
 
-async function openRows(ctx: QueryCtx, fromMs: number, batch: Batch) {
-  const calls = await takeBatch(
+const openCallsFrom = async (ctx: QueryCtx, fromMs: number, batch: Batch) =>
+  await takeBatch(
     ctx.db
       .query("metrics")
       .withIndex("by_minute_key_shard", (q) => q.gte("minuteMs", fromMs))
       .order("desc"),
     batch,
   );
-  const refusals = await takeBatch(
+
+const openRefusalsFrom = async (ctx: QueryCtx, fromMs: number, batch: Batch) =>
+  await takeBatch(
     ctx.db
       .query("rateLimitEvents")
       .withIndex("by_row", (q) => q.gte("minuteMs", fromMs))
       .order("desc"),
     batch,
   );
-  return { calls, refusals };
-}
 
 /** Refusals by minute, the newest minute first; of the hours before, by hour. */
 export async function refusalsByTime(
@@ -180,7 +235,7 @@ export async function refusalsByTime(
   nowMs: number,
   batch: Batch,
 ): Promise<(Refusals & { readonly fromMs: number })[]> {
-  const open = await openRefusals(ctx, batch);
+  const open = await openRefusalsFrom(ctx, 0, batch);
   const rolled = [
     ...(await takeBatch(spanFrom(ctx, "minute", 0), batch)),
     ...(await takeBatch(spanFrom(ctx, "hour", nowMs - DAY), batch)),
@@ -194,8 +249,4 @@ export async function refusalsByTime(
     .flatMap(([fromMs, rows]) =>
       addRefusals(rows.map(refusalsOf)).map((refusal) => ({ fromMs, ...refusal })),
     );
-}
-
-async function openRefusals(ctx: QueryCtx, batch: Batch): Promise<Doc<"rateLimitEvents">[]> {
-  return await takeBatch(ctx.db.query("rateLimitEvents").withIndex("by_row").order("desc"), batch);
 }

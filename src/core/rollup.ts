@@ -31,6 +31,24 @@ export function addCalls(calls: readonly Calls[]): Calls[] {
   }));
 }
 
+/** Keys that one rollup tells apart; there are some twenty routes and providers. */
+const KEYS_MAX = 100;
+const OTHER_KEY = "other";
+
+/**
+ * The calls of the keys that have most, and those of all others under one: a rollup is one document,
+ * whatever keys there are, and its totals stay what they were.
+ */
+export function fewestCalls(calls: readonly Calls[]): Calls[] {
+  if (calls.length <= KEYS_MAX) return [...calls];
+  const byCount = [...calls].sort((a, b) => countOf(b) - countOf(a));
+  const rest = byCount.slice(KEYS_MAX - 1).map((one) => ({ ...one, key: OTHER_KEY }));
+  return addCalls([...byCount.slice(0, KEYS_MAX - 1), ...rest]);
+}
+
+const countOf = ({ counts }: Calls): number =>
+  COUNTS.reduce((sum, name) => sum + (counts[name] ?? 0), 0);
+
 function addCounts(all: readonly CallCounts[]): CallCounts {
   const sum: Partial<Record<CallCount, number>> = {};
   for (const counts of all)

@@ -176,7 +176,8 @@ test("what was counted of these turns is the same before and after it is folded"
   expect(primary?.success).toBeGreaterThanOrEqual(3);
   expect(before.refusals.map(({ outcome }) => outcome)).toContain("circuit_open");
   aheadMs += 3 * MINUTE;
-  await backend.operator("metrics:fold");
+  // Folds that meet add nothing twice: what one adds it deletes, and the other does over.
+  await Promise.all([1, 2, 3].map(() => backend.operator("metrics:fold")));
   const { keys, refusals } = await read();
   expect({ keys, refusals }).toEqual({ keys: before.keys, refusals: before.refusals });
 });
