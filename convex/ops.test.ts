@@ -128,6 +128,7 @@ describe("the snapshot of an idle deployment", () => {
         recent: [],
         waiting: 0,
         undelivered: 0,
+        notConfigured: 0,
         oldestWaitingAgeMs: null,
       },
       degradedServe: [],
@@ -302,6 +303,66 @@ describe("the snapshot of a busy deployment", () => {
       sampledActiveEntries: 30,
       byNamespace: { search_web_v1: 30, search_products_v1: 0, search_global_v1: 0 },
     });
+    expect(truncated).toEqual([]);
+  });
+
+  test("counts every alert of the window, whatever else turns to and fro meanwhile", async () => {
+    const t = backend();
+    const raise = (kind: "limiter" | "circuit_open", count: number) =>
+      t.run(async (ctx) => {
+        for (let i = 0; i < count; i++)
+          await ctx.db.insert("alerts", {
+            alertKey: `${kind}:${i}`,
+            kind,
+            severity: "warning",
+            summary: "It was so.",
+            observed: 1,
+            threshold: 1,
+            windowMinutes: 5,
+            status: "resolved",
+            notice: "recovered",
+            delivery: "sent",
+            attempts: 0,
+            dueAt: 0,
+            createdAt: START_MS - 1_000 + i,
+            resolvedAt: START_MS,
+            updatedAt: START_MS,
+          });
+      });
+    await raise("limiter", 3);
+    await raise("circuit_open", 7);
+    const all = await snapshot(t);
+    expect(all.rateLimitPressure).toMatchObject({ alertsInWindow: 3 });
+    expect([all.alerts.alertsInWindow, all.truncated]).toEqual([10, []]);
+    await raise("circuit_open", 20);
+    const cut = await snapshot(t);
+    expect(cut.rateLimitPressure.alertsInWindow).toBe(3);
+    // The others are more than were read, and that is said.
+    expect(cut.truncated).toEqual(["alerts"]);
+  });
+
+  test("counts the claims and cache uses of a quarter of an hour of some traffic in full", async () => {
+    const t = backend();
+    await t.run(async (ctx) => {
+      for (let i = 0; i < 80; i++)
+        await ctx.db.insert("idempotencyKeys", {
+          scope: "whatsapp_message",
+          key: String(i),
+          firstSeenAt: START_MS - i,
+          expiresAt: START_MS + MINUTE,
+        });
+      const use = { namespace: "search_web_v1", hits: 1, misses: 0, stale: 0 };
+      for (let i = 0; i < 32; i++)
+        await ctx.db.insert("toolCacheUse", {
+          startMs: START_MS - (START_MS % (5 * MINUTE)) - Math.floor(i / 8) * 5 * MINUTE,
+          shard: i % 8,
+          turns: 1,
+          use: [{ ...use, degraded: 0, negative: 0 }],
+        });
+    });
+    const { replayProtection, toolCache, truncated } = await snapshot(t);
+    expect(replayProtection.keysInWindow).toBe(80);
+    expect(toolCache.use).toMatchObject([{ namespace: "search_web_v1", hits: 32 }]);
     expect(truncated).toEqual([]);
   });
 

@@ -24,11 +24,15 @@ export const newBatch = (rowsMax = BATCH_ROWS_MAX): Batch => ({
   full: false,
 });
 
-/** The first rows of a query, as far as the batch goes. Notes in it that there were more. */
+/**
+ * The first rows of a query, as far as the batch goes. Notes in it that there were more, or may have
+ * been: after the last byte nothing more is read, as the next row could be a large one.
+ */
 export async function takeBatch<Row>(rows: AsyncIterable<Row>, batch: Batch): Promise<Row[]> {
   const taken: Row[] = [];
+  if (isSpent(batch)) return taken;
   for await (const row of rows) {
-    if (batch.rowsLeft <= 0 || batch.bytesLeft <= 0) {
+    if (batch.rowsLeft <= 0) {
       batch.full = true;
       break;
     }
@@ -36,6 +40,13 @@ export async function takeBatch<Row>(rows: AsyncIterable<Row>, batch: Batch): Pr
     batch.rowsLeft -= 1;
     // A document is a value; its type says so only for tables that are named.
     batch.bytesLeft -= getConvexSize(row as Value);
+    if (isSpent(batch)) break;
   }
   return taken;
+}
+
+function isSpent(batch: Batch): boolean {
+  if (batch.bytesLeft > 0) return false;
+  batch.full = true;
+  return true;
 }

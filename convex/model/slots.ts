@@ -288,12 +288,16 @@ export async function held(ctx: QueryCtx, pool: string, nowMs: number): Promise<
   return (await ofPool(ctx, pool)).filter((row) => row.e > nowMs);
 }
 
-/** Every slot a pool ever used. */
-export async function ofPool(ctx: QueryCtx, pool: string): Promise<Slot[]> {
+/** Every slot a pool ever used, or the first `rowsMax` of them. */
+export async function ofPool(
+  ctx: QueryCtx,
+  pool: string,
+  rowsMax = POOL_SLOTS_MAX,
+): Promise<Slot[]> {
   return await ctx.db
     .query("slots")
     .withIndex("by_pool_index", (q) => q.eq("p", pool))
-    .take(POOL_SLOTS_MAX);
+    .take(rowsMax);
 }
 
 /** The tally of the calls settled through a slot. */

@@ -93,9 +93,9 @@ async function read(ctx: QueryCtx, reading: Reading) {
   const alerts = await Alerts.alerts(ctx, reading);
   const counted = await Objectives.counted(ctx, reading);
   const toolCache = await Tools.toolCache(ctx, reading);
+  const recentDeadLetters = await Tools.recentDeadLetters(ctx, reading);
   const hits = Limits.duplicateHits(counted.refusals);
   const replayProtection = await Traffic.replayProtection(ctx, reading, hits);
-  const recentDeadLetters = await Tools.recentDeadLetters(ctx, reading);
   const guards = { pools, circuits, replayProtection };
   const work = { jobs, recentDeadLetters, toolCache, webhookInbox, chatStreams };
   return { ...guards, ...work, alerts, counted };

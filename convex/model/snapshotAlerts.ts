@@ -6,17 +6,22 @@ import type { Doc } from "../_generated/dataModel";
 import type { QueryCtx } from "../_generated/server";
 import { type Reading, shownKey, shownName, takeNewest, takeRows } from "./snapshotReading";
 import type { alertRow, alertSection } from "./snapshotShape";
+import { alertKind } from "./telemetryTables";
 
 type Row = Doc<"alerts">;
 type Kind = Row["kind"];
 
-const RECENT_ROWS_MAX = 12;
-const ACTIVE_ROWS_MAX = 8;
+/** Of each kind: one that turns to and fro hides none of the others. */
+const RECENT_ROWS_MAX = 8;
+const LIMITER_ROWS_MAX = 16;
+const ACTIVE_ROWS_MAX = 16;
 const WAITING_ROWS_MAX = 8;
 const DEAD_ROWS_MAX = 4;
+const UNTOLD_ROWS_MAX = 8;
 /** How long an alert that nobody was told of is held against the deployment. */
 const DEAD_SHOWN_MS = DAY;
 
+const KINDS: readonly Kind[] = alertKind.members.map(({ value }) => value);
 const LIMITER_KINDS: readonly Kind[] = ["limiter"];
 const QUEUE_KINDS: readonly Kind[] = [
   "queued_depth",
@@ -36,11 +41,8 @@ export interface Alerts {
 
 /** The newest alerts, by what they are about, and what of them has not reached anybody. */
 export async function alerts(ctx: QueryCtx, reading: Reading): Promise<Alerts> {
-  const recent = await takeNewest(
-    reading,
-    ctx.db.query("alerts").withIndex("by_updated").order("desc"),
-    { section: "alerts", rowsMax: RECENT_ROWS_MAX },
-  );
+  const recent: Row[] = [];
+  for (const kind of KINDS) recent.push(...(await newestOf(ctx, reading, kind)));
   const active = await takeRows(
     reading,
     ctx.db.query("alerts").withIndex("by_status_created", (q) => q.eq("status", "active")),
@@ -55,18 +57,44 @@ export async function alerts(ctx: QueryCtx, reading: Reading): Promise<Alerts> {
   };
 }
 
+/** Sections that alerts of a kind are counted in. */
+const sectionsOf = (kind: Kind): readonly string[] => [
+  "alerts",
+  ...(LIMITER_KINDS.includes(kind) ? ["rateLimitPressure"] : []),
+  ...(QUEUE_KINDS.includes(kind) ? ["toolQueueAlerts"] : []),
+];
+
+/** The newest alerts of a kind; where that is not all of the window, its counts are lower bounds. */
+async function newestOf(ctx: QueryCtx, reading: Reading, kind: Kind): Promise<Row[]> {
+  const rowsMax = kind === "limiter" ? LIMITER_ROWS_MAX : RECENT_ROWS_MAX;
+  const rows = await takeNewest(
+    reading,
+    ctx.db
+      .query("alerts")
+      .withIndex("by_kind_created", (q) => q.eq("kind", kind))
+      .order("desc"),
+    { section: "alerts", rowsMax },
+  );
+  const last = rows.at(rowsMax - 1);
+  if (last !== undefined && last.createdAt >= windowFromMs(reading))
+    for (const section of sectionsOf(kind)) reading.truncated.add(section);
+  return rows;
+}
+
+const windowFromMs = ({ minutes, nowMs }: Reading): number => nowMs - minutes * MINUTE;
+
 function sectionOf(
   rows: readonly Row[],
-  { limit, minutes, nowMs }: Reading,
+  reading: Reading,
   kinds?: readonly Kind[],
 ): Infer<typeof alertSection> {
   const ours = rows.filter(({ kind }) => kinds?.includes(kind) ?? true);
-  const fromMs = nowMs - minutes * MINUTE;
+  const fromMs = windowFromMs(reading);
   return {
     alertsInWindow: ours.filter(({ createdAt }) => createdAt >= fromMs).length,
     recent: ours
       .toSorted((a, b) => b.createdAt - a.createdAt)
-      .slice(0, limit)
+      .slice(0, reading.limit)
       .map(shown),
   };
 }
@@ -103,12 +131,22 @@ async function outbox(ctx: QueryCtx, reading: Reading): Promise<VerdictInput["al
       ),
     { section: "alerts", rowsMax: DEAD_ROWS_MAX },
   );
+  const untold = await takeRows(
+    reading,
+    ctx.db
+      .query("alerts")
+      .withIndex("by_delivery_due", (q) =>
+        q.eq("delivery", "not_configured").gt("dueAt", nowMs - DEAD_SHOWN_MS),
+      ),
+    { section: "alerts", rowsMax: UNTOLD_ROWS_MAX },
+  );
   // One that only waits for the cooldown after the last telling is where it should be.
   const waiting = pending.filter(({ attempts, dueAt }) => attempts > 0 || dueAt <= nowMs);
   const agesMs = waiting.map((row) => nowMs - untoldSinceMs(row, nowMs));
   return {
     waiting: waiting.length,
     undelivered: dead.length,
+    notConfigured: untold.length,
     oldestWaitingAgeMs: agesMs.length === 0 ? null : Math.max(...agesMs),
   };
 }

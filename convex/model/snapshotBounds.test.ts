@@ -130,6 +130,122 @@ test("a snapshot of full tables reads no more than its bounds, and says what it 
   expect(notes.map(({ severity }) => severity)).toEqual(notes.map(() => "note"));
 });
 
+const TOOLS = ["search_web", "search_products", "search_global", "an_old_tool", "another_one"];
+
+/** Queues of the largest size there may be, and what tools left behind that are no more. */
+async function queues(t: Backend): Promise<void> {
+  await insertMany(t, 160, (ctx, i) =>
+    ctx.db.insert("toolJobCounts", {
+      ...{ t: TOOLS[i % 5] ?? "", z: Math.floor(i / 5) },
+      ...{ completed: 1, failed: 1, cancelled: 1, deadLetters: 1 },
+    }),
+  );
+  await insertMany(t, 80, (ctx, i) =>
+    ctx.db.insert("toolJobStripes", {
+      ...{ t: TOOLS[i % 5] ?? "", z: Math.floor(i / 5) },
+      ...{ r: 1, i: 1, b: 1 },
+    }),
+  );
+  await insertMany(t, 240, (ctx, i) =>
+    ctx.db.insert("toolJobs", {
+      p: `${TOOLS[i % 5] ?? ""}:${["r", "i", "b"][i % 3] ?? ""}:${(Math.floor(i / 15) % 16).toString(16)}`,
+      ...{ a: START_MS - i, t: TOOLS[i % 5] ?? "", c: "r", o: "o", f: 1 },
+      j: TEXT.slice(0, KIB),
+    }),
+  );
+  await insertMany(t, 500, (ctx, i) =>
+    ctx.db.insert("slots", {
+      ...{ p: `tool:${TOOLS[i % 5] ?? ""}`, i: Math.floor(i / 5), e: START_MS + MINUTE, f: 1 },
+    }),
+  );
+}
+
+/** Thirty days of hours and an hour of minutes, each as full as a fold makes them. */
+const rollups = (t: Backend) =>
+  insertMany(t, 120, (ctx, i) =>
+    ctx.db.insert("rollups", {
+      span: i < 60 ? "minute" : "hour",
+      startMs: START_MS - (START_MS % MINUTE) - (i < 60 ? i * MINUTE : (i - 59) * 60 * MINUTE),
+      calls: Array.from({ length: 100 }, (_, key) => ({
+        key: `route:${String(key).padStart(58, "k")}`,
+        counts: { success: 1_000_000 },
+        latency: new ArrayBuffer(150),
+      })),
+      refusals: Array.from({ length: 100 }, (_, kind) => ({
+        bucket: String(kind).padStart(64, "b"),
+        outcome: "o".repeat(64),
+        reason: "r".repeat(64),
+        source: "s".repeat(64),
+        count: 1_000_000,
+      })),
+    }),
+  );
+
+const alerts = (t: Backend) =>
+  insertMany(t, 1_000, (ctx, i) =>
+    ctx.db.insert("alerts", {
+      alertKey: `limiter:${i}`,
+      kind:
+        (["limiter", "circuit_open", "bulkhead_saturated", "queued_depth"] as const)[i % 4] ??
+        "limiter",
+      severity: "warning",
+      summary: TEXT.slice(0, 400),
+      ...{ observed: 1, threshold: 1, windowMinutes: 5 },
+      status: i % 2 === 0 ? "active" : "resolved",
+      notice: "raised",
+      delivery:
+        (["pending", "sent", "dead", "not_configured"] as const)[Math.floor(i / 4) % 4] ?? "dead",
+      ...{ attempts: 1, dueAt: START_MS - i, createdAt: START_MS - i, updatedAt: START_MS },
+    }),
+  );
+
+test("with everything full at once it keeps its bounds, and what is wrong is still seen", async () => {
+  vi.stubEnv("OPS_MAX_ROWS_PER_SECTION", "500");
+  vi.stubEnv("TOOL_QUEUE_ALERT_MAX_DLQ", "1000000");
+  const t = backend(BOUNDS);
+  await queues(t);
+  await jobs(t, 1_200);
+  await alerts(t);
+  await rollups(t);
+  await counters(t, 6);
+  await claims(t, 60);
+  // Pools and circuits of other names, before and among those that count.
+  await insertMany(t, 60, (ctx, i) =>
+    ctx.db.insert("slots", { p: `a_pool_${i}`, i: 0, e: START_MS + MINUTE, f: 1 }),
+  );
+  await insertMany(t, 60, (ctx, i) =>
+    ctx.db.insert("circuitBreakers", {
+      provider: `a_provider_${i}`,
+      state: { kind: "closed" },
+      ...{ generation: 1, updatedAt: START_MS },
+    }),
+  );
+  vi.stubEnv("BULKHEAD_SERPER_MAX_CONCURRENT", "2");
+  await insertMany(t, 2, (ctx, i) =>
+    ctx.db.insert("slots", { p: "serper_search", i, e: START_MS + MINUTE, f: 1 }),
+  );
+  await t.run((ctx) =>
+    ctx.db.insert("circuitBreakers", {
+      provider: "serper_search",
+      state: { kind: "open", openedAtMs: START_MS, openings: 1, reason: "failure_rate" },
+      ...{ generation: 1, updatedAt: START_MS },
+    }),
+  );
+  const said = await t.query(internal.ops.getReliabilitySnapshot, { minutes: 1_440, limit: 500 });
+  expect(said.verdict).toBe("degraded");
+  expect(said.causes.map(({ id }) => id)).toEqual(
+    expect.arrayContaining([
+      "circuit_open:serper_search",
+      "bulkhead_saturated:serper_search",
+      "alerts_undelivered",
+    ]),
+  );
+  expect(said.truncated).toEqual(
+    expect.arrayContaining(["alerts", "bulkheads", "slo", "toolJobs", "toolQueueAlerts"]),
+  );
+  expect(said.rateLimitPressure.alertsInWindow).toBeGreaterThan(0);
+});
+
 test("a snapshot reads none of what is large: values, payloads, messages and frames", async () => {
   const t = backend(BOUNDS);
   const number = () => START_MS - 1_000;

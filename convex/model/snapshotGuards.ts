@@ -21,21 +21,29 @@ type Slot = Doc<"slots">;
 export type Pools = ReadonlyMap<string, readonly Slot[]>;
 
 const SLOT_ROWS_MAX = 120;
+/** The same where little is left; and what the sections after this one need. */
+const SLOT_ROWS_MIN = 40;
+const LATER_ROWS = 130;
 const SLOT_BYTES_MAX = 48 * KIB;
 /** Pools looked for. There are about fifteen; others were named by callers of acquireSlot. */
 const POOLS_MAX = 24;
 
 /** Reads the slots. Small pools first: what they leave is shared by the large ones. */
 export async function readPools(ctx: QueryCtx, reading: Reading): Promise<Pools> {
-  const names = await poolNames(ctx, reading);
   const sizes = poolSizes();
-  const sizeOf = (pool: string) => sizes.get(pool) ?? Slots.POOL_SLOTS_MAX;
-  const bySize = names.toSorted((a, b) => sizeOf(a) - sizeOf(b));
+  // Those with a size are looked for by name: what others are called cannot hide them.
+  const names = new Set([...sizes.keys(), ...(await poolNames(ctx, reading))]);
+  const sizeOf = (pool: string) => sizes.get(pool) ?? Slots.POOL_SLOTS_MAX + 1;
+  const bySize = [...names].sort((a, b) => sizeOf(a) - sizeOf(b));
   const pools = new Map<string, readonly Slot[]>();
-  let rowsLeft = SLOT_ROWS_MAX;
+  let rowsLeft = Math.min(
+    SLOT_ROWS_MAX,
+    Math.max(SLOT_ROWS_MIN, reading.left.rowsLeft - LATER_ROWS),
+  );
   let bytesLeft = SLOT_BYTES_MAX;
   for (const [i, pool] of bySize.entries()) {
-    const poolsLeft = bySize.length - i;
+    // What has no size has what the others leave.
+    const poolsLeft = (i < sizes.size ? sizes.size : bySize.length) - i;
     const rows = await takeRows(
       reading,
       ctx.db.query("slots").withIndex("by_pool_index", (q) => q.eq("p", pool)),
@@ -120,10 +128,18 @@ export async function circuits(
   reading: Reading,
   pools: Pools,
 ): Promise<BreakerRow[]> {
-  const rows = await takeRows(reading, ctx.db.query("circuitBreakers"), {
-    section: "circuitBreakers",
-    rowsMax: PROVIDER_IDS.length,
-  });
+  const rows: Doc<"circuitBreakers">[] = [];
+  for (const provider of PROVIDER_IDS) {
+    if (reserve(reading, 1) === 0) {
+      reading.truncated.add("circuitBreakers");
+      break;
+    }
+    const row = await ctx.db
+      .query("circuitBreakers")
+      .withIndex("by_provider", (q) => q.eq("provider", provider))
+      .first();
+    if (row !== null) rows.push(row);
+  }
   return PROVIDER_IDS.flatMap((provider) => {
     const row = rows.find((stored) => stored.provider === provider) ?? null;
     const tallies = (pools.get(provider) ?? []).map(Slots.tallyOf).filter((t) => t !== null);

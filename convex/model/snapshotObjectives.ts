@@ -19,7 +19,7 @@ import type { degradedRow, objectiveRow } from "./snapshotShape";
 /** Rows and bytes of the minutes and hours, at least; and what the sections after them need. */
 const METRIC_ROWS_MIN = 80;
 const METRIC_BYTES_MIN = 64 * KIB;
-const LATER_ROWS = 130;
+const LATER_ROWS = 150;
 const LATER_BYTES = 40 * KIB;
 
 export interface Counted {

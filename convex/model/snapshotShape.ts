@@ -216,6 +216,8 @@ export const snapshot = v.object({
     waiting: v.number(),
     /** Notices that were given up on within a day. */
     undelivered: v.number(),
+    /** Notices of the last day that nobody could be told of: `SENTRY_DSN` is not set. */
+    notConfigured: v.number(),
     oldestWaitingAgeMs: nullableNumber,
   }),
   slo: v.array(objectiveRow),

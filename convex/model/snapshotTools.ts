@@ -1,6 +1,7 @@
 /** The tool cache and the tool job queue as a snapshot shows them. */
 import type { Infer } from "convex/values";
 import { env } from "../../src/config/env";
+import { KIB } from "../../src/core/bytes";
 import { MINUTE } from "../../src/core/time";
 import type { QueueReading, VerdictInput } from "../../src/slo/reading";
 import { cachePolicy, queuePolicy } from "../../src/tools/policy";
@@ -17,7 +18,8 @@ import { without } from "./toolJobRows";
 import { readQueues } from "./toolJobStats";
 
 const CACHE_COUNT_ROWS_MAX = 32;
-const CACHE_USE_ROWS_MAX = 24;
+/** Eight shards of each five minutes that a quarter of an hour touches, and some. */
+const CACHE_USE_ROWS_MAX = 40;
 
 const QUEUED_TOOLS = TOOL_IDS.filter((tool) => toolRow(tool).queue !== null);
 
@@ -60,8 +62,14 @@ type Counts = Infer<typeof jobCounts>;
 type JobSection = Infer<typeof toolJobSection>;
 
 const NO_JOBS: Counts = { queued: 0, running: 0, completed: 0, failed: 0, deadLetter: 0 };
-/** Jobs read for their age: they hold arguments, so these are the bytes of it. */
-const JOBS_READ = { headsMax: 24, oldestMax: 10 };
+/** Jobs are read for their age, and hold arguments: most of these are the bytes of them. */
+const JOBS_READ = {
+  countsMax: 64,
+  oldestMax: 10,
+  slotsMax: 120,
+  headsMax: 96,
+  headsBytesMax: 24 * KIB,
+};
 
 export interface ToolJobs {
   readonly section: Omit<JobSection, "recentDeadLetters">;

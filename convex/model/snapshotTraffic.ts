@@ -8,9 +8,8 @@ import { type Reading, shownName, takeRows } from "./snapshotReading";
 import type { replaySection, streamSection, webhookSection } from "./snapshotShape";
 import * as Streams from "./streams";
 
-const CLAIM_ROWS_MAX = 24;
 /** Claims may hold the reply they were answered with. */
-const CLAIM_BYTES_MAX = 16 * KIB;
+const CLAIM_BYTES_MAX = 24 * KIB;
 const STREAM_ROWS_MAX = 40;
 const ORPHAN_ROWS_MAX = 4;
 const INBOX_ROWS_MAX = 8;
@@ -22,7 +21,7 @@ type ReplayScope = ReplaySection["byScope"][string];
 
 /**
  * Claims made in the window, by scope, and the duplicates (`hits`) they stopped. A scope that names a user
- * is shown without the name.
+ * is shown without the name. They are as many as there were requests: read last, by what is left.
  */
 export async function replayProtection(
   ctx: QueryCtx,
@@ -36,7 +35,11 @@ export async function replayProtection(
       .query("idempotencyKeys")
       .withIndex("by_first_seen", (q) => q.gte("firstSeenAt", nowMs - minutes * MINUTE))
       .order("desc"),
-    { section: "replayProtection", rowsMax: CLAIM_ROWS_MAX, bytesMax: CLAIM_BYTES_MAX },
+    {
+      section: "replayProtection",
+      rowsMax: reading.left.rowsLeft,
+      bytesMax: CLAIM_BYTES_MAX,
+    },
   );
   const byScope: Record<string, ReplayScope> = {};
   const add = (scope: string, more: Partial<ReplayScope>): void => {

@@ -108,6 +108,20 @@ const TROUBLES: Readonly<Record<string, Trouble>> = {
     causes: ["queue_slow:search_web"],
     command: `${RUN} toolJobs:getQueueStats`,
   },
+  "a job whose retry never came": {
+    make: async (t) => {
+      const enqueued = await enqueue(t);
+      if (enqueued.kind !== "run") throw new Error("no slot is free");
+      const { jobId, fence } = enqueued.claim;
+      const failed = { jobId, fence, errorCode: "upstream_error", retryable: true };
+      await t.mutation(internal.toolJobs.fail, failed);
+      vi.clearAllTimers();
+      vi.setSystemTime(START_MS + 2 * MINUTE);
+    },
+    verdict: "critical",
+    causes: ["queue_stalled:search_web"],
+    command: `${RUN} toolJobs:getQueueStats`,
+  },
   "a limit under pressure": {
     env: { RATE_LIMIT_CHAT_STREAM_MAX: "1" },
     make: async (t) => {
@@ -232,6 +246,48 @@ describe("the verdict", () => {
     expect(said.slo).toContainEqual(
       expect.objectContaining({ key: `provider:${SERPER}`, state: "met" }),
     );
+  });
+
+  test("of several troubles names all of them, the worst first", async () => {
+    vi.stubEnv("TOOL_JOB_RUNMAX_WEB", "1");
+    vi.stubEnv("TOOL_JOB_QMAX_WEB", "1");
+    vi.stubEnv("TOOL_JOB_LEASE_MS", "600000");
+    vi.stubEnv("BULKHEAD_TOOL_JOB_LEASE_MS", "600000");
+    const t = backend();
+    for (const query of ["a", "b"]) await enqueue(t, JSON.stringify({ query }));
+    for (const provider of ["openrouter_chat_primary", "openrouter_chat_secondary", SERPER])
+      await openCircuit(t, provider);
+    await t.run(async (ctx) => {
+      for (const row of await ctx.db.query("alerts").take(10))
+        await ctx.db.delete("alerts", row._id);
+    });
+    const condition = {
+      alertKey: `circuit:${SERPER}`,
+      kind: "circuit_open",
+      severity: "critical",
+      summary: "It is open.",
+      observed: 1,
+      threshold: 1,
+      windowMinutes: 0,
+      cooldownMs: MINUTE,
+    } as const;
+    await within(t, (ctx) => Alerts.applyRaise(ctx, condition, START_MS));
+    await t.run(async (ctx) => {
+      for (const row of await ctx.db.query("alerts").take(10))
+        await ctx.db.patch("alerts", row._id, { delivery: "dead", dueAt: START_MS });
+    });
+    const said = await t.query(internal.ops.getReliabilitySnapshot, {});
+    expect([said.verdict, said.causes.map(({ id }) => id)]).toEqual([
+      "critical",
+      [
+        "circuit_open:openrouter_chat_primary",
+        "circuit_open:openrouter_chat_secondary",
+        `circuit_open:${SERPER}`,
+        "queue_full:search_web",
+        "alerts_undelivered",
+      ],
+    ]);
+    expect(await t.query(internal.ops.getReliabilitySnapshot, {})).toEqual(said);
   });
 
   test("of a pool that was made smaller is about the slots that are left of it", async () => {

@@ -30,7 +30,7 @@ export interface ToolReading {
 
 export interface QueueReading {
   readonly tools: Readonly<Record<string, ToolReading>>;
-  /** Whether jobs that back off, or heads of the line, were too many to be read. */
+  /** Whether counters, slots, jobs that back off or heads of the line were too many to be read. */
   readonly truncated: boolean;
   /** What was read for this. */
   readonly documents: number;
@@ -53,8 +53,14 @@ const OLDEST_MAX = 100;
 const HEADS_MAX = 144;
 
 interface ReadBounds {
-  readonly headsMax?: number;
+  /** Rows of counts, and as many of stripes. */
+  readonly countsMax?: number;
   readonly oldestMax?: number;
+  /** Slots of all tools together. */
+  readonly slotsMax?: number;
+  readonly headsMax?: number;
+  /** Heads hold arguments: bytes of them, and one more. */
+  readonly headsBytesMax?: number;
 }
 
 /**
@@ -64,8 +70,9 @@ interface ReadBounds {
 export async function readQueues(
   ctx: QueryCtx,
   nowMs: number,
-  { headsMax = HEADS_MAX, oldestMax = OLDEST_MAX }: ReadBounds = {},
+  bounds: ReadBounds = {},
 ): Promise<QueueReading> {
+  const { countsMax = COUNT_ROWS_MAX, oldestMax = OLDEST_MAX } = bounds;
   const oldestAt = (place: string) =>
     ctx.db
       .query("toolJobs")
@@ -74,40 +81,59 @@ export async function readQueues(
   const backingOff = await oldestAt(PLACE.backingOff);
   const running = await oldestAt(PLACE.running);
   const nexts = await oldestAt(PLACE.next);
-  const counted = await ctx.db.query("toolJobCounts").take(COUNT_ROWS_MAX);
-  const stripes = await ctx.db.query("toolJobStripes").take(COUNT_ROWS_MAX);
-  const line = await readHeads(ctx, stripes, headsMax);
+  const counted = await ctx.db.query("toolJobCounts").take(countsMax);
+  const stripes = await ctx.db.query("toolJobStripes").take(countsMax);
+  const line = await readHeads(ctx, stripes, bounds);
   const left = [...backingOff, ...running, ...counted, ...stripes].map(({ t }) => t);
+  const slots = await readSlots(ctx, new Set<string>([...QUEUED_TOOLS, ...left]), bounds);
   const tools: Record<string, ToolReading> = {};
-  const read: Value[] = [
-    ...backingOff,
-    ...running,
-    ...nexts,
-    ...counted,
-    ...stripes,
-    ...line.heads,
-  ];
-  for (const tool of new Set<string>([...QUEUED_TOOLS, ...left])) {
+  for (const [tool, ofTool] of slots.byTool) {
     const of = <Row extends { readonly t: string }>(rows: readonly Row[]) =>
       rows.filter(({ t }) => t === tool);
-    const slots = await Slots.ofPool(ctx, poolOf(tool));
-    read.push(...slots);
     const inLine = of(stripes).reduce((sum, row) => sum + Line.standing(row), 0);
-    const next = slots.filter(({ n }) => n !== undefined).length;
+    const next = ofTool.filter(({ n }) => n !== undefined).length;
+    // One whose time has come is started then: one that still stands there waits like the others.
+    const overdue = of(backingOff).filter(({ a }) => a <= nowMs);
     tools[tool] = {
       counts: {
         ...totalOf(of(counted)),
         queued: inLine + next + of(backingOff).length,
-        running: slots.filter(({ e }) => e > nowMs).length,
-        completed: slots.reduce((sum, { d = 0 }) => sum + d, 0) + totalOf(of(counted)).completed,
+        running: ofTool.filter(({ e }) => e > nowMs).length,
+        completed: ofTool.reduce((sum, { d = 0 }) => sum + d, 0) + totalOf(of(counted)).completed,
       },
-      oldestQueuedAgeMs: ageOf([...of(line.heads), ...of(nexts)], nowMs),
+      oldestQueuedAgeMs: ageOf([...of(line.heads), ...of(nexts), ...overdue], nowMs),
       oldestRunningAgeMs: ageOf(of(running), nowMs),
     };
   }
-  const truncated = line.truncated || backingOff.length === oldestMax;
-  const bytes = read.reduce<number>((sum, row) => sum + getConvexSize(row), 0);
-  return { tools, truncated, documents: read.length, bytes };
+  const jobs = [...backingOff, ...running, ...nexts, ...line.heads];
+  const read: Value[] = [...jobs, ...counted, ...stripes, ...[...slots.byTool.values()].flat()];
+  return {
+    tools,
+    truncated:
+      line.truncated ||
+      slots.truncated ||
+      backingOff.length === oldestMax ||
+      Math.max(counted.length, stripes.length) === countsMax,
+    documents: read.length,
+    bytes: read.reduce<number>((sum, row) => sum + getConvexSize(row), 0),
+  };
+}
+
+/** The slots of each tool. */
+async function readSlots(
+  ctx: QueryCtx,
+  tools: ReadonlySet<string>,
+  { slotsMax = Infinity }: ReadBounds,
+) {
+  const byTool = new Map<string, readonly Doc<"slots">[]>();
+  let slotsLeft = slotsMax;
+  for (const tool of tools) {
+    const rowsMax = Math.min(Slots.POOL_SLOTS_MAX, slotsLeft);
+    const slots = rowsMax === 0 ? [] : await Slots.ofPool(ctx, poolOf(tool), rowsMax);
+    slotsLeft -= slots.length;
+    byTool.set(tool, slots);
+  }
+  return { byTool, truncated: slotsLeft === 0 };
 }
 
 function totalOf(rows: readonly Doc<"toolJobCounts">[]): JobCounts {
@@ -124,19 +150,25 @@ function totalOf(rows: readonly Doc<"toolJobCounts">[]): JobCounts {
   );
 }
 
-/** Who stands first in each class of each stripe. */
+/** Who stands first in each class of each stripe, of every tool some where not all can be read. */
 async function readHeads(
   ctx: QueryCtx,
   stripes: readonly Doc<"toolJobStripes">[],
-  headsMax: number,
+  { headsBytesMax = Infinity, headsMax = HEADS_MAX }: ReadBounds,
 ): Promise<{ readonly heads: readonly Job[]; readonly truncated: boolean }> {
-  const places = stripes.flatMap((row) =>
-    QOS_CODES.filter((qos) => row[qos] > 0).map((qos) => ({ tool: row.t, qos, stripe: row.z })),
-  );
+  const places = stripes
+    .toSorted((one, other) => one.z - other.z)
+    .flatMap((row) =>
+      QOS_CODES.filter((qos) => row[qos] > 0).map((qos) => ({ tool: row.t, qos, stripe: row.z })),
+    );
   const heads: Job[] = [];
+  let bytesLeft = headsBytesMax;
   for (const at of places.slice(0, headsMax)) {
+    if (bytesLeft <= 0) return { heads, truncated: true };
     const head = await Line.headOf(ctx, at);
-    if (head !== null) heads.push(head);
+    if (head === null) continue;
+    heads.push(head);
+    bytesLeft -= getConvexSize(head);
   }
   return { heads, truncated: places.length > headsMax };
 }

@@ -73,6 +73,8 @@ export interface VerdictInput {
     readonly waiting: number;
     /** Given up on. */
     readonly undelivered: number;
+    /** There was nobody to deliver them to. */
+    readonly notConfigured: number;
     readonly oldestWaitingAgeMs: number | null;
   };
   readonly config: readonly ConfigReading[];
@@ -92,7 +94,7 @@ export const NOTHING_WRONG: VerdictInput = {
   deadLetters: 0,
   webhooks: { queued: 0, deadLetters: 0, oldestQueuedAgeMs: null },
   limiters: [],
-  alerts: { waiting: 0, undelivered: 0, oldestWaitingAgeMs: null },
+  alerts: { waiting: 0, undelivered: 0, notConfigured: 0, oldestWaitingAgeMs: null },
   config: [],
   orphanStreams: 0,
   served: [],

@@ -235,23 +235,36 @@ const limiters: Rule = ({ limiters: all }) =>
   });
 
 const alerts: Rule = ({ alerts: outbox }, { alertAgeMsMax }) => {
-  const { waiting, undelivered, oldestWaitingAgeMs } = outbox;
+  const { waiting, undelivered, notConfigured, oldestWaitingAgeMs } = outbox;
   const isLate = waiting > 0 && (oldestWaitingAgeMs ?? 0) > alertAgeMsMax;
-  if (undelivered === 0 && !isLate) return [];
+  const problem = (id: string, severity: Severity, detail: string): Problem => ({
+    id,
+    severity,
+    section: "alerts",
+    detail,
+    playbook: "alerts",
+    what: "Check SENTRY_DSN and the tracker; until then nobody is told of anything else.",
+    command: run("alerts:listRecent"),
+  });
   const late = isLate
     ? [`${waiting} wait, the oldest for ${duration(oldestWaitingAgeMs ?? 0)}`]
     : [];
   const lost = undelivered > 0 ? [`${undelivered} were given up on`] : [];
+  const why = [...lost, ...late].join("; ");
   return [
-    {
-      id: "alerts_undelivered",
-      severity: "degraded",
-      section: "alerts",
-      detail: `Alerts do not reach anybody: ${[...lost, ...late].join("; ")}.`,
-      playbook: "alerts",
-      what: "Check SENTRY_DSN and the tracker; until then nobody is told of anything else.",
-      command: run("alerts:listRecent"),
-    },
+    ...(why === ""
+      ? []
+      : [problem("alerts_undelivered", "degraded", `Alerts do not reach anybody: ${why}.`)]),
+    // A deployment may do without a tracker, and then looks at what it was not told itself.
+    ...(notConfigured > 0
+      ? [
+          problem(
+            "alerts_not_configured",
+            "note",
+            `${notConfigured} alerts had nobody to be told to: SENTRY_DSN is not set.`,
+          ),
+        ]
+      : []),
   ];
 };
 

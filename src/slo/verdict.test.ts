@@ -147,21 +147,29 @@ const CASES: readonly (readonly [string, Partial<VerdictInput>, Verdict, readonl
   ],
   [
     "alerts on their way",
-    { alerts: { waiting: 5, undelivered: 0, oldestWaitingAgeMs: 15 * MINUTE } },
+    { alerts: { waiting: 5, undelivered: 0, notConfigured: 0, oldestWaitingAgeMs: 15 * MINUTE } },
     "ok",
     [],
   ],
   [
     "alerts that do not arrive",
-    { alerts: { waiting: 5, undelivered: 0, oldestWaitingAgeMs: 15 * MINUTE + 1 } },
+    {
+      alerts: { waiting: 5, undelivered: 0, notConfigured: 0, oldestWaitingAgeMs: 15 * MINUTE + 1 },
+    },
     "degraded",
     ["alerts_undelivered"],
   ],
   [
     "an alert that was given up on",
-    { alerts: { waiting: 0, undelivered: 1, oldestWaitingAgeMs: null } },
+    { alerts: { waiting: 0, undelivered: 1, notConfigured: 0, oldestWaitingAgeMs: null } },
     "degraded",
     ["alerts_undelivered"],
+  ],
+  [
+    "alerts with nobody to tell",
+    { alerts: { waiting: 0, undelivered: 0, notConfigured: 2, oldestWaitingAgeMs: null } },
+    "ok",
+    ["alerts_not_configured"],
   ],
   [
     "a bad capacity knob",
