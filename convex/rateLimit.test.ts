@@ -8,11 +8,14 @@ import {
   rowCounts,
   settleAll,
   START_MS,
+  type Tables,
   useStillClock,
 } from "../test/edge/backend";
+import { begin, settle } from "../test/edge/chat";
 import { DAY, MINUTE } from "../src/core/time";
 import { internal } from "./_generated/api";
 import * as Refusals from "./model/refusals";
+import schema from "./schema";
 
 useStillClock();
 
@@ -300,6 +303,52 @@ describe("the monitor", () => {
     expect(await pending(t)).toEqual([]);
   });
 
+  test("writes nothing, and nor does another cron, once what happened is over", async () => {
+    const t = backend();
+    await settle(t, (await begin(t)).streamId);
+    await count(t, 30, { bucket: "chat_stream", outcome: "blocked" });
+    const crons = async (): Promise<void> => {
+      await t.mutation(internal.rateLimit.cleanupExpired, {});
+      await t.mutation(internal.idempotency.cleanupExpired, {});
+      await t.mutation(internal.bulkhead.cleanupExpiredLeases, {});
+      await t.mutation(internal.toolCache.cleanupExpired, {});
+      await t.mutation(internal.toolJobs.cleanupExpired, {});
+      await t.mutation(internal.chatTurns.cleanupExpired, {});
+      await t.mutation(internal.integrations.inbox.cleanupExpired, {});
+      await t.mutation(internal.metrics.fold, {});
+      await t.mutation(internal.rateLimit.monitorAndAlert, {});
+      await t.mutation(internal.toolJobs.monitorQueueHealth, {});
+    };
+    const told = async (): Promise<void> => {
+      const { notices } = await t.mutation(internal.alerts.claimDue, {});
+      for (const { alertId, attempt } of notices)
+        await t.mutation(internal.alerts.settleAttempt, {
+          ...{ alertId, attempt, ended: { kind: "sent" as const } },
+        });
+    };
+    const everything = () =>
+      t.run(async (ctx) => {
+        const rows: unknown[] = [];
+        for (const name of Object.keys(schema.tables) as Tables[])
+          rows.push(await ctx.db.query(name).take(100));
+        return rows;
+      });
+    // The alert is told, its end as well, and minutes become hours.
+    for (const minutes of [1, 10, 80]) {
+      vi.setSystemTime(START_MS + minutes * MINUTE);
+      await crons();
+      await told();
+    }
+    await settleAll(t);
+    const before = await everything();
+    for (const minutes of [100, 105, 110]) {
+      vi.setSystemTime(START_MS + minutes * MINUTE);
+      await crons();
+    }
+    expect(await everything()).toEqual(before);
+    expect(await pending(t)).toEqual([]);
+  });
+
   test("tells of a circuit whose opening nobody told of, and that it closed", async () => {
     const t = backend();
     const open = (kind: "open" | "closed") =>
@@ -336,6 +385,22 @@ describe("the monitor", () => {
     vi.setSystemTime(START_MS + 7 * MINUTE);
     expect(await monitor(t)).toMatchObject({ recoveredAlerts: 1 });
   });
+});
+
+test.each([
+  { observed: NaN },
+  { observed: Infinity },
+  { observed: -1 },
+  { threshold: NaN },
+  { bucket: "b".repeat(65) },
+])("an alert of %j is refused", async (bad) => {
+  const t = backend();
+  const rule = { bucket: "chat_stream", outcome: "blocked", threshold: 10, observed: 10 } as const;
+  await refused(
+    t.mutation(internal.rateLimit.raiseAlertIfNeeded, { ...rule, ...bad }),
+    "invalid_request",
+  );
+  expect(await rowCounts(t)).toEqual({});
 });
 
 test("an alert is raised by hand from its threshold on, and cleanup forgets it after 30 days", async () => {

@@ -206,7 +206,10 @@ export const listRecentEvents = internalQuery({
 const within = (value: number, max: number): number =>
   Math.min(max, Math.max(1, Math.floor(value) || 1));
 
-/** Tells operators of a limit that refused `observed` requests, where that is `threshold` or more. */
+/**
+ * Tells operators of a limit that refused `observed` requests, where that is `threshold` or more.
+ * Throws `invalid_request` for what is no count, and for names above 64 characters.
+ */
 export const raiseAlertIfNeeded = internalMutation({
   args: {
     bucket: v.string(),
@@ -216,6 +219,11 @@ export const raiseAlertIfNeeded = internalMutation({
   },
   returns: v.object({ created: v.boolean(), alertId: v.optional(v.id("alerts")) }),
   handler: async (ctx, { observed, ...rule }) => {
+    const figures = [observed, rule.threshold];
+    if (rule.bucket.length > NAME_CHARS_MAX || !figures.every((one) => one >= 0 && one < Infinity))
+      throw new AppError("invalid_request", {
+        detail: "Names have at most 64 characters; threshold and observed are counts.",
+      });
     if (observed < rule.threshold) return { created: false };
     const condition = Conditions.limiter(rule, observed);
     const { alertId, change } = await Alerts.applyRaise(ctx, condition, Date.now());

@@ -192,3 +192,29 @@ test("no text in any variable breaks the loader", () => {
     }),
   );
 });
+
+// What @sentry/node cannot read it writes to the log, its key included.
+describe("the address of a tracker", () => {
+  const problems = (dsn: string) =>
+    configWarnings({ SENTRY_DSN: dsn }).filter(({ name }) => name === "SENTRY_DSN").length;
+
+  test.each([
+    "https://0123abcd@o1.ingest.de.sentry.io/42",
+    "http://key:pass@127.0.0.1:4810/1",
+    "https://key@[::1]:9000/a/path/7",
+  ])("may be %s", (dsn) => {
+    expect(problems(dsn)).toBe(0);
+  });
+
+  test.each([
+    "https://ke-y@sentry.example/1",
+    "https://key@sentry.example/project",
+    "https://key@/1",
+    "https://sentry.example/1",
+    "https://key@sentry.example:port/1",
+    "ftp://key@sentry.example/1",
+    "not an address",
+  ])("may not be %s", (dsn) => {
+    expect(problems(dsn)).toBe(1);
+  });
+});

@@ -196,7 +196,9 @@ const WHATSAPP_KNOBS = {
   ),
 };
 
-const DSN_PATTERN = "^https?://[^@\\s/]+@[^@\\s]+/[0-9]+$";
+// As @sentry/node reads it: what that cannot read it would write, key and all, to the log.
+const DSN_PATTERN =
+  "^https?://\\w+(?::\\w*)?@(?:\\[[:.%\\w]+\\]|[\\w.-]+)(?::[0-9]+)?/(?:[^@\\s]+/)?[0-9]+$";
 
 const REPORT_KNOBS = {
   SENTRY_DSN: secret("Reports", "Sentry project that failures are reported to.", DSN_PATTERN),
