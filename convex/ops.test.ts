@@ -415,6 +415,21 @@ describe("what is asked for", () => {
   });
 });
 
+test("a dead letter shows codes of ours, and no word of a provider's own", async () => {
+  const t = backend();
+  for (const errorCode of ["canary_of_a_provider", "upstream_timeout"]) {
+    const enqueued = await enqueue(t, "search_web");
+    if (enqueued.kind !== "run") throw new Error("no slot is free");
+    const { jobId, fence } = enqueued.claim;
+    await t.mutation(internal.toolJobs.fail, { jobId, fence, errorCode, retryable: false });
+  }
+  const { recentDeadLetters } = (await snapshot(t)).toolJobs;
+  expect(recentDeadLetters.map(({ errorCode }) => errorCode).sort()).toEqual([
+    "other",
+    "upstream_timeout",
+  ]);
+});
+
 // The public original: operators were shown what users asked.
 test("it holds no secret and nothing a user said, wherever that is stored", async () => {
   const CANARY = "canary-4711";

@@ -3,6 +3,7 @@ import type { Infer } from "convex/values";
 import { env } from "../../src/config/env";
 import { KIB } from "../../src/core/bytes";
 import { MINUTE } from "../../src/core/time";
+import { isErrorCode } from "../../src/errors/table";
 import type { QueueReading, VerdictInput } from "../../src/slo/reading";
 import { cachePolicy, queuePolicy } from "../../src/tools/policy";
 import { TOOL_IDS, type ToolId, toolRow } from "../../src/tools/table";
@@ -119,10 +120,14 @@ export async function recentDeadLetters(
     toolName: shownName(letter.toolName),
     attempts: letter.attempts,
     reason: letter.reason === null ? null : shownName(letter.reason),
-    errorCode: letter.errorCode === null ? null : shownName(letter.errorCode),
+    errorCode: letter.errorCode === null ? null : shownCode(letter.errorCode),
     deadLetterAt: letter.deadLetterAt,
   }));
 }
+
+/** A worker's word for what went wrong; what is no code of ours could be a provider's own text. */
+const shownCode = (code: string): string =>
+  isErrorCode(code) || code === "lease_expired" ? code : "other";
 
 function pressureOf({ queued, queuedMax, running, tool }: QueueReading) {
   const id = QUEUED_TOOLS.find((known) => known === tool);
