@@ -3,7 +3,7 @@
  * the library's; nothing here depends on how the network split the bytes.
  */
 import { createParser } from "eventsource-parser";
-import { MIB } from "../core/bytes";
+import { KIB, MIB } from "../core/bytes";
 import type { ErrorCode } from "../errors/table";
 import {
   CHAT_ENDINGS,
@@ -21,6 +21,12 @@ export const FRAME_CHARS_MAX = MIB;
 
 /** Tool calls in one answer, beyond which the rest is ignored. */
 export const TOOL_CALLS_MAX = 32;
+
+/** Longest arguments of one call, in characters, beyond which the answer is cut as faulty. */
+export const TOOL_ARGUMENTS_CHARS_MAX = 32 * KIB;
+
+/** Longest name, id or other word of the provider; a longer one is none. */
+const WORD_CHARS_MAX = 256;
 
 /** Why reading stopped, as the reader saw it. */
 export type Stop = "done" | "eof" | "idle_timeout" | "total_timeout" | "client_abort";
@@ -94,7 +100,7 @@ class Answer {
       this.breakOff();
       return [];
     }
-    this.model = asText(chunk["model"]) ?? this.model;
+    this.model = asWord(chunk["model"]) ?? this.model;
     const choice = asObject(asArray(chunk["choices"])[0]);
     const deltas = choice === null ? [] : this.readChoice(choice);
     deltas.push(...this.readUsage(chunk["usage"]));
@@ -151,14 +157,14 @@ class Answer {
       const part = asObject(call);
       if (part !== null) deltas.push(...this.readCall(part));
     }
-    this.finishReason = asText(choice["finish_reason"]) ?? this.finishReason;
+    this.finishReason = asWord(choice["finish_reason"]) ?? this.finishReason;
     return deltas;
   }
 
   private readCall(part: Json): ChatDelta[] {
     const fn = asObject(part["function"]);
-    const name = asText(fn?.["name"]);
-    const id = asText(part["id"]);
+    const name = asWord(fn?.["name"]);
+    const id = asWord(part["id"]);
     const index = asNumber(part["index"]) ?? this.indexOf(id);
     const deltas: ChatDelta[] = [];
     let call = this.calls.get(index);
@@ -171,6 +177,10 @@ class Answer {
     }
     const argumentsText = asText(fn?.["arguments"]);
     if (argumentsText !== null) {
+      if (call.argumentsText.length + argumentsText.length > TOOL_ARGUMENTS_CHARS_MAX) {
+        this.breakOff();
+        return deltas;
+      }
       call.argumentsText += argumentsText;
       deltas.push({ kind: "tool_call_delta", index, id: call.id, argumentsText });
     }
@@ -195,6 +205,11 @@ class Answer {
     this.over = true;
     this.fault = { kind: "error_in_band", code: inBandCode(error) };
   }
+}
+
+function asWord(value: unknown): string | null {
+  const text = asText(value);
+  return text === null || text.length > WORD_CHARS_MAX ? null : text;
 }
 
 function parseCall(call: OpenCall): ToolCall {

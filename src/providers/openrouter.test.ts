@@ -2,7 +2,7 @@ import * as fc from "fast-check";
 import { describe, expect, test, vi } from "vitest";
 import { errorData } from "../errors/appError";
 import { CHAT_ENDINGS, type ChatDelta, type ChatEnding } from "./chat";
-import { FRAME_CHARS_MAX, TOOL_CALLS_MAX } from "./chatFrames";
+import { FRAME_CHARS_MAX, TOOL_ARGUMENTS_CHARS_MAX, TOOL_CALLS_MAX } from "./chatFrames";
 import { type ChatLimits, type ChatParams, openChatStream, STREAM_BYTES_MAX } from "./openrouter";
 import { BREAK, type BodyStep, type FetchScript, HANG, scriptedBody, virtualIo } from "./testing";
 
@@ -308,6 +308,17 @@ describe("what surrounds an ending", () => {
     const calls = Array.from({ length: TOOL_CALLS_MAX + 1 }, (_, index) => call(index));
     const { ending } = await hear([...calls, frame(finish("tool_calls")), DONE]);
     expect(ending.toolCalls).toHaveLength(TOOL_CALLS_MAX);
+  });
+
+  test("arguments without end are cut off, and a name of any length is none", async () => {
+    const call = (name: string, args: string) =>
+      frame(toolCall(0, { id: "c", function: { name, arguments: args } }));
+    const half = "x".repeat(TOOL_ARGUMENTS_CHARS_MAX / 2);
+    const parts = [call("search_web", half), call("search_web", half), call("search_web", "x")];
+    const { ending } = await hear([...parts, frame(finish("tool_calls")), DONE]);
+    expect(ending).toMatchObject({ kind: "invalid_json_chunk", toolCalls: [] });
+    const named = await hear([call("n".repeat(257), "{}"), frame(finish("tool_calls")), DONE]);
+    expect(named.ending).toMatchObject({ kind: "empty_success", visible: false });
   });
 
   test("an answer without end is cut off", async () => {
