@@ -49,9 +49,8 @@ const answer = (...texts: string[]): Response =>
     { headers: { "content-type": "text/event-stream" } },
   );
 
-test("a turn without tools is its HTTP action, one admission and one settlement", async () => {
-  vi.stubGlobal("fetch", async () => answer("Hello", " there"));
-  const t = backend();
+/** A turn through the handler of its route: what it said, and what it ran to say it. */
+async function turn(t: Backend): Promise<{ text: string; calls: string[] }> {
   const { calls, ctx } = counting(t);
   const request = new Request("http://ballast.test/api/chat", { method: "POST" });
   const response = await chatPost(ctx, {
@@ -66,12 +65,49 @@ test("a turn without tools is its HTTP action, one admission and one settlement"
     client: { key: undefined, address: null, verified: "unverified", userAgent: null },
     nowMs: Date.now(),
   });
-  const text = await response.text();
+  return { text: await response.text(), calls };
+}
+
+test("a turn without tools is its HTTP action, one admission and one settlement", async () => {
+  vi.stubGlobal("fetch", async () => answer("Hello", " there"));
+  const t = backend();
+  const { calls, text } = await turn(t);
   expect(text).toContain('"type":"done"');
   expect(calls).toEqual(["chatTurns:admit", "chatTurns:settle"]);
   const messages = await t.run((ctx) => ctx.db.query("messages").take(10));
   expect(messages).toMatchObject([
     { role: "user", content: "hi" },
     { role: "assistant", content: "Hello there", status: "completed" },
+  ]);
+});
+
+test("what a route is asked again is counted as a retry, and costs a look at its budget", async () => {
+  vi.stubEnv("CHAT_PROVIDER_PRIMARY_RETRIES", "1");
+  let asked = 0;
+  vi.stubGlobal("fetch", async () =>
+    ++asked === 1 ? new Response(null, { status: 503 }) : answer("Hello"),
+  );
+  const t = backend();
+  const { calls, text } = await turn(t);
+  expect(text).toContain('"type":"done"');
+  expect(calls).toEqual(["chatTurns:admit", "outbound:mayRetry", "chatTurns:settle"]);
+  const slots = await t.run((ctx) => ctx.db.query("slots").take(10));
+  expect(slots).toMatchObject([{ p: "openrouter_chat_primary", t: { c: { c: 1, r: 1 } } }]);
+});
+
+test("a fallback costs one call, and holds one slot at a time", async () => {
+  let asked = 0;
+  vi.stubGlobal("fetch", async () =>
+    ++asked === 1 ? new Response(null, { status: 503 }) : answer("Hello"),
+  );
+  const t = backend();
+  const { calls, text } = await turn(t);
+  expect(text).toContain('"routeId":"secondary"');
+  expect(calls).toEqual(["chatTurns:admit", "chatTurns:switchRoute", "chatTurns:settle"]);
+  const slots = await t.run((ctx) => ctx.db.query("slots").take(10));
+  expect(slots.filter(({ e }) => e > Date.now())).toEqual([]);
+  expect(slots).toMatchObject([
+    { p: "openrouter_chat_primary", t: { c: { c: 1, f: 1 } } },
+    { p: "openrouter_chat_secondary", t: { c: { c: 1 } } },
   ]);
 });

@@ -50,9 +50,14 @@ export const append = internalMutation({
  * takes the other in one transaction.
  */
 export const switchRoute = internalMutation({
-  args: { streamId: v.id("streamSessions"), outcome: outcomeKind },
+  args: {
+    streamId: v.id("streamSessions"),
+    outcome: outcomeKind,
+    /** How often the route was asked, retries included. */
+    attempts: v.optional(v.number()),
+  },
   returns: v.object({ ok: v.boolean() }),
-  handler: async (ctx, { streamId, outcome }) => {
+  handler: async (ctx, { attempts = 1, outcome, streamId }) => {
     const nowMs = Date.now();
     const session = await ctx.db.get("streamSessions", streamId);
     if (!Turns.isLive(session) || session.permit?.provider !== PROVIDER_OF.primary)
@@ -69,7 +74,7 @@ export const switchRoute = internalMutation({
     await Admission.settleProvider(
       ctx,
       session.permit,
-      { outcome, attempts: 1, latencyMs: nowMs - session.permit.admittedAtMs },
+      { outcome, attempts, latencyMs: nowMs - session.permit.admittedAtMs },
       nowMs,
     );
     const permit = await Admission.takeProvider(ctx, grant, nowMs);

@@ -309,8 +309,12 @@ describe("a settlement", () => {
 });
 
 describe("changing to the secondary route", () => {
-  const change = (t: Backend, streamId: StreamId) =>
-    t.mutation(internal.chatTurns.switchRoute, { streamId, outcome: "failure" });
+  const change = (t: Backend, streamId: StreamId, attempts?: number) =>
+    t.mutation(internal.chatTurns.switchRoute, {
+      streamId,
+      outcome: "failure",
+      ...(attempts === undefined ? {} : { attempts }),
+    });
 
   test("settles the one and takes the other", async () => {
     const t = backend();
@@ -342,6 +346,17 @@ describe("changing to the secondary route", () => {
     expect(sessions[1]).toMatchObject({ permit: { provider: "openrouter_chat_primary" } });
     expect(refusals).toMatchObject([
       { bucket: "openrouter_chat_secondary", outcome: "bulkhead_saturated" },
+    ]);
+  });
+
+  test("takes what each route was asked again from its own retry budget", async () => {
+    const t = backend();
+    const { streamId } = await begin(t);
+    await change(t, streamId, 3);
+    await settle(t, streamId, { attempts: 2 });
+    expect((await stored(t)).slots).toMatchObject([
+      { p: "openrouter_chat_primary", t: { c: { r: 2 } } },
+      { p: "openrouter_chat_secondary", t: { c: { r: 1 } } },
     ]);
   });
 

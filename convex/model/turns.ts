@@ -42,9 +42,11 @@ export const settlement = v.object({
   modelId: v.optional(v.string()),
   usage,
   outcome: outcomeKind,
+  /** How often the route was asked, retries included; absent for once. */
+  attempts: v.optional(v.number()),
   /** Whether any token was seen: a failure before the first gives the idempotency key back. */
   visible: v.boolean(),
-  /** Until the first token; without one, until the end. */
+  /** From the first request on the route to its first token; without one, to the end. */
   latencyMs: v.number(),
 });
 export type Settlement = Infer<typeof settlement>;
@@ -108,7 +110,11 @@ export async function settle(
     await Admission.settleProvider(
       ctx,
       session.permit,
-      { outcome: result.outcome, attempts: 1, latencyMs: result.latencyMs },
+      {
+        outcome: result.outcome,
+        attempts: result.attempts ?? 1,
+        latencyMs: result.latencyMs,
+      },
       nowMs,
     );
   const spent = result.usage.totalTokens - session.reservedTokens;

@@ -16,7 +16,11 @@ const ANSWER = [
 
 async function listen(
   script: FetchScript,
-  setup: { env?: Record<string, string>; budget?: boolean; request?: Partial<ChatRequest> } = {},
+  setup: {
+    env?: Record<string, string>;
+    budget?: (attempts: number) => Promise<boolean>;
+    request?: Partial<ChatRequest>;
+  } = {},
 ) {
   const { io, pendingTimers, run } = virtualIo(script);
   const request: ChatRequest = {
@@ -26,7 +30,7 @@ async function listen(
     signal: new AbortController().signal,
     ...setup.request,
   };
-  const deps = { env: setup.env ?? ENV, io, mayRetry: async () => setup.budget ?? true };
+  const deps = { env: setup.env ?? ENV, io, mayRetry: setup.budget ?? (async () => true) };
   const result = await run(
     (async () => {
       const stream = openChatRoute(request, deps);
@@ -92,8 +96,29 @@ describe("openChatRoute", () => {
     expect([io.requests.length, io.slept]).toEqual([1, [1_000]]);
   });
 
-  test("asks the budget first", async () => {
-    expect((await listen(failing(1), { budget: false })).error?.code).toBe("upstream_unavailable");
+  test.each([
+    ["nothing", async () => false],
+    ["no answer", async () => await Promise.reject(new Error("unreadable"))],
+  ])("a budget that grants %s ends it, as the provider's failure", async (_, budget) => {
+    const { error, io } = await listen(failing(1), { budget });
+    expect([error?.code, io.requests.length]).toEqual(["upstream_unavailable", 1]);
+  });
+
+  test("tells the budget how often it asked", async () => {
+    const asked: number[] = [];
+    const budget = async (attempts: number) => {
+      asked.push(attempts);
+      return true;
+    };
+    await listen(failing(3), { budget });
+    expect(asked).toEqual([1, 2]);
+  });
+
+  test("waits for no attempt that the whole has no time for", async () => {
+    const { error, io } = await listen(failing(1, { "retry-after": "3" }), {
+      request: { totalTimeoutMs: 2_000 },
+    });
+    expect([error?.code, io.slept]).toEqual(["upstream_unavailable", []]);
   });
 
   test("does not repeat what was refused for good", async () => {

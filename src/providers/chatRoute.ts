@@ -25,8 +25,11 @@ export interface ChatRequest {
 export interface ChatDeps {
   readonly env: Env;
   readonly io: Io;
-  /** Whether the provider's retry budget bears one more call; asked only when one is wanted. */
-  readonly mayRetry: () => Promise<boolean>;
+  /**
+   * Whether the provider's retry budget bears one more call after so many attempts. Asked only when
+   * one is wanted and nothing else speaks against it: what it grants is sent.
+   */
+  readonly mayRetry: (attempts: number) => Promise<boolean>;
 }
 
 /**
@@ -122,5 +125,14 @@ async function retryDelayMs(
   // Never earlier than the provider asked for; the jitter comes on top.
   const delayMs = retryAfterMs + fullJitterMs({ attempt, baseMs, capMs, random: deps.io.random });
   if (deps.io.now() + delayMs >= deadlineAtMs) return null;
-  return (await deps.mayRetry()) ? delayMs : null;
+  return (await isGranted(deps, attempt)) ? delayMs : null;
+}
+
+/** A budget that cannot be asked grants nothing; the failure stays the provider's. */
+async function isGranted({ mayRetry }: ChatDeps, attempts: number): Promise<boolean> {
+  try {
+    return await mayRetry(attempts);
+  } catch {
+    return false;
+  }
 }

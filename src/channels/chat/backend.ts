@@ -7,9 +7,17 @@ import type { ChatMessage } from "../../providers/chat";
 import { platformIo } from "../../providers/io";
 import { openChatRoute } from "../../providers/chatRoute";
 import { toolDefinitions } from "../../tools/definitions";
+import { throughContention } from "../contention";
 import type { Ctx, StreamId, ToolFunctions, TurnFunctions } from "./functions";
 import { runToolCall } from "./toolRunner";
-import { type Route, runTurn, type StreamRequest, type TurnPorts, type TurnResult } from "./turn";
+import {
+  type Route,
+  runTurn,
+  type Settled,
+  type StreamRequest,
+  type TurnPorts,
+  type TurnResult,
+} from "./turn";
 
 interface HistoryMessage {
   readonly role: "user" | "assistant" | "tool" | "system";
@@ -68,19 +76,31 @@ function portsOf(
   defer: (work: Promise<unknown>) => void,
 ): TurnPorts {
   const { ctx, env, functions } = shell;
+  /** Requests that the turn's present route was sent again. */
+  let retries = 0;
+  const counted = (): void => void (retries += 1);
   return {
     now: platformIo.now,
     sleep: platformIo.sleep,
     send: shell.send,
-    stream: (request) => openStream(shell, request),
+    stream: (request) => openStream(shell, request, counted),
     runTool: async (call, bounds) =>
       await runToolCall(call, { ctx, env, functions, source: shell.source, defer, ...bounds }),
     store: async (firstFrameId, frames) =>
       await ctx.runMutation(functions.append, { streamId, firstFrameId, frames: [...frames] }),
-    switchRoute: async (outcome) =>
-      await ctx.runMutation(functions.switchRoute, { streamId, outcome }),
+    switchRoute: async (outcome) => {
+      const args = { streamId, outcome, attempts: 1 + retries };
+      const switched = await throughContention(() => ctx.runMutation(functions.switchRoute, args));
+      if (switched.ok) retries = 0;
+      return switched;
+    },
     settle: async (firstFrameId, frames, result) =>
-      await settle(shell, { streamId, firstFrameId, frames: [...frames], result }),
+      await settle(shell, {
+        streamId,
+        firstFrameId,
+        frames: [...frames],
+        result: { ...result, attempts: 1 + retries },
+      }),
   };
 }
 
@@ -91,16 +111,17 @@ function portsOf(
 async function settle(
   { ctx, functions }: Shell,
   args: FunctionArgs<TurnFunctions["settle"]>,
-): Promise<boolean> {
+): Promise<Settled> {
   for (let attempt = 1; attempt <= SETTLE_ATTEMPTS; attempt++) {
     try {
-      return (await ctx.runMutation(functions.settle, args)).settled;
+      const { settled } = await ctx.runMutation(functions.settle, args);
+      return settled ? "now" : "elsewhere";
     } catch (error) {
       log.event("turn_settle_failed", { attempt, code: errorData(error).code });
     }
   }
   await ctx.scheduler.runAfter(0, functions.settle, args);
-  return false;
+  return "later";
 }
 
 const SETTLE_ATTEMPTS = 2;
@@ -108,6 +129,7 @@ const SETTLE_ATTEMPTS = 2;
 function openStream(
   { ctx, env, functions }: Shell,
   { messages, route, signal, toolChoice, totalTimeoutMs, webSearch }: StreamRequest,
+  onRetry: () => void,
 ): ReturnType<typeof openChatRoute> {
   const provider = route.providerId;
   return openChatRoute(
@@ -123,7 +145,11 @@ function openStream(
     {
       env,
       io: platformIo,
-      mayRetry: async () => await ctx.runQuery(functions.mayRetry, { provider }),
+      mayRetry: async (attempts) => {
+        const granted = await ctx.runQuery(functions.mayRetry, { provider, attempts });
+        if (granted) onRetry();
+        return granted;
+      },
     },
   );
 }

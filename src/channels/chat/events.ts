@@ -1,7 +1,7 @@
 import type { ErrorCode } from "../../errors/table";
 
 /** Token and cost counts of a turn, in the names of the provider's usage frame. */
-interface UsageCounts {
+export interface UsageCounts {
   readonly prompt_tokens: number;
   readonly completion_tokens: number;
   readonly total_tokens: number;

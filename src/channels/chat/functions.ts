@@ -28,7 +28,10 @@ export interface TurnFunctions {
     { streamId: StreamId; firstFrameId: number; frames: string[] },
     { live: true; abort: boolean; nextFrameId: number } | { live: false }
   >;
-  readonly switchRoute: Mutation<{ streamId: StreamId; outcome: Outcome["kind"] }, { ok: boolean }>;
+  readonly switchRoute: Mutation<
+    { streamId: StreamId; outcome: Outcome["kind"]; attempts?: number },
+    { ok: boolean }
+  >;
   readonly settle: Mutation<
     {
       streamId: StreamId;
@@ -38,6 +41,7 @@ export interface TurnFunctions {
         errorCode?: string;
         modelId?: string;
         cacheUse?: CacheUse[];
+        attempts?: number;
       };
     },
     { settled: boolean }

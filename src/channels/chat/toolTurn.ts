@@ -45,8 +45,8 @@ export class ToolTurn {
   cacheUse: CacheUse[] = [];
   /** True once a tool was asked for more often than a turn may: no more tools after that. */
   limitReached = false;
-  /** Events said about tools, so that a caller sees whether a request showed any. */
-  said = 0;
+  /** Characters of all arguments that the model wrote. */
+  inputChars = 0;
 
   constructor(ports: ToolPorts) {
     this.ports = ports;
@@ -57,7 +57,7 @@ export class ToolTurn {
     const toolCallId = delta.id;
     if (delta.kind === "tool_call_start") {
       this.snapshots.set(toolCallId, "");
-      await this.say({
+      await this.ports.say({
         type: "tool-input-start",
         toolCallId,
         toolName: delta.name,
@@ -68,7 +68,8 @@ export class ToolTurn {
     const argsSnapshot = (this.snapshots.get(toolCallId) ?? "") + delta.argumentsText;
     this.snapshots.set(toolCallId, argsSnapshot);
     const inputTextDelta = delta.argumentsText;
-    await this.say({ type: "tool-input-delta", toolCallId, inputTextDelta, argsSnapshot });
+    this.inputChars += inputTextDelta.length;
+    await this.ports.say({ type: "tool-input-delta", toolCallId, inputTextDelta, argsSnapshot });
   }
 
   /** Runs the calls of one answer side by side; returns what the model is told of them. */
@@ -97,7 +98,7 @@ export class ToolTurn {
   private async runOne(call: ToolCall): Promise<ToolOutcome> {
     const { id: toolCallId, name: toolName } = call;
     const input = call.arguments ?? call.argumentsText;
-    await this.say({
+    await this.ports.say({
       type: "tool-input-available",
       toolCallId,
       toolName,
@@ -107,14 +108,14 @@ export class ToolTurn {
     const outcome = this.refusalOf(call) ?? (await this.ports.runTool(call, this.ports.bounds));
     if (outcome.cacheUse !== undefined) this.cacheUse = sumUse(this.cacheUse, [outcome.cacheUse]);
     if (outcome.kind === "backpressure")
-      await this.say({
+      await this.ports.say({
         type: "tool-backpressure",
         toolName,
         reason: outcome.reason,
         retryable: true,
         retryAfterMs: outcome.retryAfterMs,
       });
-    await this.say({
+    await this.ports.say({
       type: "tool-output-partially-available",
       toolCallId,
       toolName,
@@ -135,11 +136,6 @@ export class ToolTurn {
       return failed("This tool has been used up for this answer. Answer with what you have.");
     }
     return args === null ? failed("The arguments were not a JSON object.") : null;
-  }
-
-  private async say(event: ChatEvent): Promise<void> {
-    this.said += 1;
-    await this.ports.say(event);
   }
 }
 

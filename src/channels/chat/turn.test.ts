@@ -5,7 +5,14 @@ import type { ErrorCode } from "../../errors/table";
 import { CHAT_ENDINGS, type ChatDelta, type ChatEnding, type ToolCall } from "../../providers/chat";
 import { oneUse } from "../../tools/cacheUse";
 import type { ToolBounds, ToolOutcome } from "./toolTurn";
-import { type Route, runTurn, type StreamRequest, type TurnPorts, type TurnResult } from "./turn";
+import {
+  type Route,
+  runTurn,
+  type Settled,
+  type StreamRequest,
+  type TurnPorts,
+  type TurnResult,
+} from "./turn";
 
 const PRIMARY: Route = {
   providerId: "openrouter_chat_primary",
@@ -65,7 +72,7 @@ interface BackendOptions {
   /** How far each delta moves the clock. */
   readonly stepMs?: number;
   readonly switchOk?: boolean;
-  readonly settleOk?: boolean;
+  readonly settled?: Settled;
 }
 
 /** Ports over memory: what is stored is what a resuming client would get. */
@@ -112,11 +119,11 @@ function backend(options: BackendOptions): Backend {
       },
       switchRoute: async () => ({ ok: options.switchOk ?? true }),
       settle: async (firstFrameId, frames, result) => {
-        if (options.settleOk === false) return false;
+        if (options.settled !== undefined) return options.settled;
         expect(firstFrameId).toBe(self.stored.length + FRAMES.length + 1);
         self.stored.push(...frames);
         self.settled = result;
-        return true;
+        return "now";
       },
       send: (frame) => self.sent.push(frame),
     },
@@ -221,6 +228,75 @@ describe("endings", () => {
     expect(b.requests.map(({ route }) => route.routeId)).toEqual(["primary", "secondary"]);
     expect(b.settled).toMatchObject({ status: "completed", content: "from the second" });
     expect(seen(b.sent).filter(({ event }) => event.type === "provider-route")).toHaveLength(2);
+  });
+
+  const SEEN_OF: Record<string, ChatDelta> = {
+    content: text("half"),
+    reasoning: { kind: "reasoning", text: "hm" },
+    "tool-input": { kind: "tool_call_start", index: 0, id: "c", name: "search_web" },
+  };
+  test.each(Object.entries(SEEN_OF))("after %s there is no other route", async (_, delta) => {
+    const b = backend({ scripts: [[delta, ending("error_in_band")], [text("other")]] });
+    await runTurn(start(), b.ports);
+    expect(b.requests).toHaveLength(1);
+    expect(b.settled).toMatchObject({ status: "error", ending: "error_in_band" });
+  });
+
+  test("nor in a later request of a turn that has shown a tool call", async () => {
+    const b = backend({
+      scripts: [
+        [
+          { kind: "tool_call_start", index: 0, id: "c", name: "get_current_time" },
+          ending("tool_calls", { toolCalls: [call("get_current_time")] }),
+        ],
+        [new AppError("upstream_unavailable")],
+        [text("other"), ending("completed")],
+      ],
+    });
+    await runTurn(start(), b.ports);
+    expect(b.requests.map(({ route }) => route.routeId)).toEqual(["primary", "primary"]);
+    expect(b.settled).toMatchObject({ status: "error", errorCode: "upstream_unavailable" });
+    expect(terminals(b.sent).map(({ event }) => event.type)).toEqual(["error"]);
+  });
+
+  test("the second route is timed and counted by itself", async () => {
+    const b = backend({
+      scripts: [
+        [ending("empty_success", { usage: null, model: "model/first" })],
+        [text("hi"), ending("completed", { model: null })],
+      ],
+      stepMs: 5_000,
+    });
+    await runTurn(start(), b.ports);
+    // The first took five seconds, and so did the second.
+    expect(b.settled).toMatchObject({
+      latencyMs: 5_000,
+      modelId: "model/secondary",
+      usage: { ...USAGE, estimated: false },
+    });
+    const usage = seen(b.sent).find(({ event }) => event.type === "usage")?.event;
+    expect(usage).toMatchObject({ metrics: { ttftMs: 10_000 } });
+  });
+
+  test("a turn whose time is up asks no other route, and blames none that was not asked", async () => {
+    const b = backend({ scripts: [[ending("total_timeout")], [text("late")]], stepMs: 59_500 });
+    await runTurn(start(), b.ports);
+    expect(b.requests).toHaveLength(1);
+    expect(b.settled).toMatchObject({ ending: "total_timeout", outcome: "failure" });
+    const slow = backend({
+      scripts: [[ending("tool_calls", { toolCalls: [call("search_web")] })], [text("late")]],
+      runTool: async () => {
+        slow.clockMs = 59_500;
+        return { kind: "result", text: "{}", degraded: false };
+      },
+    });
+    await runTurn(start(), slow.ports);
+    expect(slow.requests).toHaveLength(1);
+    expect(slow.settled).toMatchObject({
+      ending: "total_timeout",
+      errorCode: "upstream_timeout",
+      outcome: "neutral",
+    });
   });
 
   test("with no route left the code reaches the stream and the tables", async () => {
@@ -354,15 +430,21 @@ test("an abort learned from a store ends the turn as aborted", async () => {
   expect(b.settled?.content.length).toBeLessThan(20 * 5);
 });
 
-test("a stream that someone else ended is not settled again, and gives out no more ids", async () => {
+// The end that someone else stored is the only one: a client that resumes gets it, with its id.
+test.each([
+  ["learned from a store", { store: () => ({ live: false }) as const }, []],
+  ["learned at the settlement", { settled: "elsewhere" } as const, []],
+  ["and not of one that will be settled later", { settled: "later" } as const, ["done"]],
+])("a stream that someone else ended is given no second end, %s", async (_, options, ends) => {
   const b = backend({
     scripts: [[...Array.from({ length: 20 }, () => text("word ")), ending("completed")]],
     stepMs: 600,
-    store: () => ({ live: false }),
+    ...options,
   });
   await runTurn(start(), b.ports);
   expect(b.settled).toBeNull();
-  expect(terminals(b.sent).map(({ id }) => id)).toEqual([null]);
+  expect(terminals(b.sent).map(({ event }) => event.type)).toEqual(ends);
+  expect(terminals(b.sent).filter(({ id }) => id !== null)).toEqual([]);
 });
 
 test("text beyond what a message holds ends the answer as length", async () => {
@@ -372,6 +454,35 @@ test("text beyond what a message holds ends the answer as length", async () => {
   await runTurn(start(), b.ports);
   expect(b.settled).toMatchObject({ status: "completed", ending: "length" });
   expect(b.settled?.content.length).toBe(256 * 1024);
+  expect(terminals(b.sent)[0]?.event).toMatchObject({ type: "done", finishReason: "length" });
+});
+
+test.each([
+  ["text", (long: string): ChatDelta => ({ kind: "text", text: long })],
+  ["reasoning", (long: string): ChatDelta => ({ kind: "reasoning", text: long })],
+])("one huge part of %s comes in frames that can be stored", async (_, delta) => {
+  const b = backend({
+    // Characters of two halves: no frame may begin with the second.
+    scripts: [[delta(`a${"\u{1F9ED}".repeat(400_000)}`), text("end"), ending("completed")]],
+  });
+  await runTurn(start(), b.ports);
+  expect(Math.max(...b.stored.map((frame) => frame.length))).toBeLessThan(40_000);
+  expect(b.stored.join("")).not.toContain("\\ud");
+  const { content = "", reasoning = "" } = b.settled ?? {};
+  expect(Buffer.byteLength(content + reasoning)).toBeGreaterThan(64 * 1024);
+  expect(Buffer.byteLength(content)).toBeLessThan(400 * 1024);
+  expect(Buffer.byteLength(reasoning)).toBeLessThan(400 * 1024);
+});
+
+test("arguments without end are the end of the answer", async () => {
+  const begun: ChatDelta = { kind: "tool_call_start", index: 0, id: "c", name: "search_web" };
+  const more = { kind: "tool_call_delta", index: 0, id: "c", argumentsText: "x".repeat(16_384) };
+  const b = backend({
+    scripts: [[begun, ...Array.from({ length: 9 }, () => more as ChatDelta), ending("completed")]],
+  });
+  await runTurn(start(), b.ports);
+  expect(b.settled?.ending).toBe("length");
+  expect(b.stored.filter((frame) => frame.includes("tool-input-delta"))).toHaveLength(4);
 });
 
 test("a character split over two deltas is one, a half without its other is replaced", async () => {

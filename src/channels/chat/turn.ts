@@ -1,21 +1,24 @@
 import { KIB, MIB, utf8Bytes } from "../../core/bytes";
-import { errorData } from "../../errors/appError";
-import { ERRORS, type ErrorCode } from "../../errors/table";
-import type {
-  ChatDelta,
-  ChatEnding,
-  ChatEndingKind,
-  ChatMessage,
-  ChatUsage,
-  ToolCall,
-} from "../../providers/chat";
+import { SECOND } from "../../core/time";
+import type { ErrorCode } from "../../errors/table";
+import type { ChatDelta, ChatEnding, ChatMessage, ChatUsage, ToolCall } from "../../providers/chat";
 import type { Io } from "../../providers/io";
 import type { ProviderId } from "../../providers/table";
-import { type Outcome, outcomeOfError } from "../../providers/outcome";
+import type { Outcome } from "../../providers/outcome";
 import type { CacheUse } from "../../tools/cacheUse";
-import type { ChatEvent, TerminalEvent } from "./events";
+import {
+  ABORTED,
+  EMPTY,
+  type Ended,
+  endedBy,
+  OUT_OF_TIME,
+  terminalOf,
+  TOO_LONG_ENDING,
+} from "./endings";
+import { type ChatEvent, encodeFrame } from "./events";
 import { Recorder, type StoreReply } from "./recorder";
 import { type ToolBounds, type ToolOutcome, ToolTurn } from "./toolTurn";
+import { addUsage, type TurnUsage, usageCounts, usageOf } from "./usage";
 import { wellFormed, WholeCharacters } from "./wholeCharacters";
 
 /** A route to a model, chosen at admission or by falling back. */
@@ -53,12 +56,18 @@ export interface TurnResult {
   readonly ending: string;
   readonly errorCode?: ErrorCode;
   readonly modelId: string;
-  readonly usage: ChatUsage & { readonly estimated: boolean };
+  readonly usage: TurnUsage;
   readonly outcome: Outcome["kind"];
   readonly visible: boolean;
-  /** Until the first token; without one, until the end. */
+  /** From the first request on the route to its first token; without one, to the end. */
   readonly latencyMs: number;
 }
+
+/**
+ * What became of a settlement: done, left to be done, or not ours to do, since the turn was ended by
+ * someone else before.
+ */
+export type Settled = "now" | "later" | "elsewhere";
 
 export interface StreamRequest {
   readonly route: Route;
@@ -76,29 +85,25 @@ export interface TurnPorts extends Pick<Io, "now" | "sleep"> {
   readonly store: (firstFrameId: number, frames: readonly string[]) => Promise<StoreReply>;
   /** Moves the turn's slot to the fallback route; not ok where that has none free. */
   readonly switchRoute: (outcome: Outcome["kind"]) => Promise<{ readonly ok: boolean }>;
-  /** False when the turn was ended by someone else, or will be settled later. */
   readonly settle: (
     firstFrameId: number,
     frames: readonly string[],
     result: TurnResult,
-  ) => Promise<boolean>;
+  ) => Promise<Settled>;
   readonly send: (text: string) => void;
 }
 
 /** Longest text of one turn: a message is one document, and documents are bounded. */
 const TURN_TEXT_BYTES_MAX = 256 * KIB;
+/** Arguments of all tool calls of a turn, which are in the same document. */
+const TURN_ARGUMENTS_CHARS_MAX = 64 * KIB;
 const TURN_REASONING_CHARS_MAX = 64 * KIB;
 /** Frames of one turn in all: they are read again as a whole when a worker dies. */
 const TURN_FRAMES_BYTES_MAX = 4 * MIB;
-const BYTES_PER_TOKEN = 4;
-
-/** One ending of the turn: a stream's, or our own reason to stop. */
-interface Ended {
-  readonly kind: ChatEndingKind;
-  readonly code: ErrorCode | null;
-  readonly retryAfterMs?: number;
-  readonly outcome: Outcome["kind"];
-}
+/** Characters of one frame: a chunk holds whole frames, and each may be six times that as JSON. */
+const FRAME_CHARS_MAX = 32 * KIB;
+/** A model is not asked again with less time than this left of the turn. */
+const REQUEST_MIN_MS = SECOND;
 
 /**
  * Runs one admitted chat turn to its settlement. Whatever happens in between, the client gets
@@ -119,6 +124,8 @@ class Turn {
   private readonly messages: ChatMessage[];
   private route: Route;
   private canFallBack: boolean;
+  /** When the present route was first asked. */
+  private routeAtMs: number;
   private readonly halves = new WholeCharacters();
   private text = "";
   private textBytes = 0;
@@ -128,7 +135,6 @@ class Turn {
   private firstTokenMs: number | null = null;
   private model: string | null = null;
   private finishReason: string | null = null;
-  private tooLong = false;
   private lost = false;
 
   constructor(start: TurnStart, ports: TurnPorts) {
@@ -138,6 +144,7 @@ class Turn {
     this.canFallBack = start.fallback !== null;
     this.messages = [...start.messages];
     this.startedAtMs = ports.now();
+    this.routeAtMs = this.startedAtMs;
     this.recorder = new Recorder(
       {
         store: ports.store,
@@ -187,17 +194,21 @@ class Turn {
     }
   }
 
-  /** One request to the model, on the fallback route if the first fails unseen. */
+  /**
+   * One request to the model, on the fallback route if the first fails while nothing of the turn has
+   * been seen: what one model began, be it a tool call, no other one continues.
+   */
   private async ask(
     toolChoice: "auto" | "none",
   ): Promise<Ended & { readonly toolCalls: readonly ToolCall[] }> {
     for (;;) {
-      const seenBefore = this.tools.said;
+      // The time went to tools or to the other route: this one has not failed.
+      if (this.leftMs() < REQUEST_MIN_MS) return OUT_OF_TIME;
       const ended = await this.consume(toolChoice).catch((error: unknown) => ({
         ...endedBy(error),
         toolCalls: [],
       }));
-      const unseen = this.text === "" && this.reasoning === "" && this.tools.said === seenBefore;
+      const unseen = this.firstTokenMs === null;
       const upstream = ended.code?.startsWith("upstream_") ?? false;
       if (!unseen || !upstream || this.abort.signal.aborted || !(await this.fallBack(ended)))
         return ended;
@@ -206,11 +217,15 @@ class Turn {
 
   private async fallBack(ended: Ended): Promise<boolean> {
     const { fallback } = this.start;
-    if (!this.canFallBack || fallback === null) return false;
+    if (!this.canFallBack || fallback === null || this.leftMs() < REQUEST_MIN_MS) return false;
     this.canFallBack = false;
     const switched = await this.ports.switchRoute(ended.outcome).catch(() => ({ ok: false }));
     if (!switched.ok) return false;
     this.route = fallback;
+    this.routeAtMs = this.ports.now();
+    // Of the first route nothing was seen: what it counted, or did not, says nothing of the answer.
+    this.usageIsWhole = true;
+    this.model = null;
     const { providerId, routeId, modelClass } = fallback;
     await this.recorder.say({ type: "provider-route", providerId, routeId, modelClass });
     return true;
@@ -219,13 +234,12 @@ class Turn {
   private async consume(
     toolChoice: "auto" | "none",
   ): Promise<Ended & { readonly toolCalls: readonly ToolCall[] }> {
-    const { totalTimeoutMs, webSearch } = this.start;
     const deltas = this.ports.stream({
       route: this.route,
       messages: this.messages,
-      webSearch,
+      webSearch: this.start.webSearch,
       toolChoice,
-      totalTimeoutMs: Math.max(1, this.startedAtMs + totalTimeoutMs - this.ports.now()),
+      totalTimeoutMs: this.leftMs(),
       signal: this.abort.signal,
     });
     for (;;) {
@@ -238,13 +252,14 @@ class Turn {
       if (this.isTooLong()) {
         await deltas.return(TOO_LONG_ENDING);
         this.usageIsWhole = false;
+        this.finishReason = TOO_LONG_ENDING.finishReason;
         return { kind: "length", code: null, outcome: "success", toolCalls: [] };
       }
     }
   }
 
   private async take(delta: ChatDelta): Promise<void> {
-    if (delta.kind !== "usage") this.firstTokenMs ??= this.ports.now() - this.startedAtMs;
+    if (delta.kind !== "usage") this.firstTokenMs ??= this.elapsedMs();
     switch (delta.kind) {
       case "text":
         await this.say(this.halves.push(delta.text));
@@ -262,22 +277,37 @@ class Turn {
     }
   }
 
-  private async think(content: string): Promise<void> {
-    if (this.reasoning.length < TURN_REASONING_CHARS_MAX) this.reasoning += content;
-    await this.recorder.say({ type: "reasoning", content });
+  private async think(reasoning: string): Promise<void> {
+    for (const content of pieces(reasoning)) {
+      if (this.reasoning.length < TURN_REASONING_CHARS_MAX) this.reasoning += content;
+      await this.recorder.say({ type: "reasoning", content });
+    }
   }
 
-  private async say(content: string): Promise<void> {
-    if (content === "") return;
-    this.text += content;
-    this.textBytes += utf8Bytes(content);
-    await this.recorder.say({ type: "content", content });
+  private async say(text: string): Promise<void> {
+    for (const content of pieces(text)) {
+      // What is said is stored: a message that is full says no more.
+      if (this.isTooLong()) return;
+      this.text += content;
+      this.textBytes += utf8Bytes(content);
+      await this.recorder.say({ type: "content", content });
+    }
   }
 
   private isTooLong(): boolean {
-    this.tooLong =
-      this.textBytes >= TURN_TEXT_BYTES_MAX || this.recorder.saidBytes >= TURN_FRAMES_BYTES_MAX;
-    return this.tooLong;
+    return (
+      this.textBytes >= TURN_TEXT_BYTES_MAX ||
+      this.tools.inputChars >= TURN_ARGUMENTS_CHARS_MAX ||
+      this.recorder.saidBytes >= TURN_FRAMES_BYTES_MAX
+    );
+  }
+
+  private leftMs(): number {
+    return this.start.totalTimeoutMs - this.elapsedMs();
+  }
+
+  private elapsedMs(): number {
+    return this.ports.now() - this.startedAtMs;
   }
 
   private streamEnded(ending: ChatEnding): Ended & { readonly toolCalls: readonly ToolCall[] } {
@@ -302,28 +332,22 @@ class Turn {
       ending: ended.kind,
       ...(ended.code === null ? {} : { errorCode: ended.code }),
       modelId: this.model ?? this.route.modelId,
-      usage: this.countUsage(),
+      usage: this.usageSoFar(),
       outcome: ended.outcome,
       visible: this.firstTokenMs !== null,
-      latencyMs: this.firstTokenMs ?? this.ports.now() - this.startedAtMs,
+      latencyMs: this.startedAtMs + (this.firstTokenMs ?? this.elapsedMs()) - this.routeAtMs,
     };
   }
 
-  /** The provider's counts, or an estimate from the text where a usage frame is missing. */
-  private countUsage(): TurnResult["usage"] {
-    if (this.usage !== null && this.usageIsWhole) return { ...this.usage, estimated: false };
+  private usageSoFar(): TurnUsage {
     const prompt = this.messages.reduce((sum, { content }) => sum + (content?.length ?? 0), 0);
-    const promptTokens = this.firstTokenMs === null ? 0 : Math.ceil(prompt / BYTES_PER_TOKEN);
-    const said = this.textBytes + this.reasoning.length;
-    const completionTokens = Math.ceil(said / BYTES_PER_TOKEN);
-    const counted = this.usage ?? NOTHING_USED;
-    return {
-      ...counted,
-      promptTokens: Math.max(counted.promptTokens, promptTokens),
-      completionTokens: Math.max(counted.completionTokens, completionTokens),
-      totalTokens: Math.max(counted.totalTokens, promptTokens + completionTokens),
-      estimated: true,
-    };
+    return usageOf(
+      { usage: this.usage, isWhole: this.usageIsWhole },
+      {
+        promptChars: this.firstTokenMs === null ? 0 : prompt,
+        saidChars: this.textBytes + this.reasoning.length,
+      },
+    );
   }
 
   private closingEvents(ended: Ended, result: TurnResult): ChatEvent[] {
@@ -333,17 +357,10 @@ class Turn {
     return [
       {
         type: "usage",
-        usage: {
-          prompt_tokens: usage.promptTokens,
-          completion_tokens: usage.completionTokens,
-          total_tokens: usage.totalTokens,
-          cached_tokens: usage.cachedTokens,
-          reasoning_tokens: usage.reasoningTokens,
-          cost: usage.cost,
-        },
+        usage: usageCounts(usage),
         estimated: usage.estimated,
         metrics: {
-          latencyMs: this.ports.now() - this.startedAtMs,
+          latencyMs: this.elapsedMs(),
           ttftMs: this.firstTokenMs,
           modelId: result.modelId,
           finishReason: ended.kind,
@@ -353,81 +370,34 @@ class Turn {
     ];
   }
 
-  /** Settles first, then tells: a client that saw the end finds it in the tables. */
+  /**
+   * Settles first, then tells: a client that saw the end finds it in the tables. Of a turn that
+   * someone else has ended it says nothing: another end is stored, and a client that resumes gets it.
+   */
   private async close(
     left: { readonly firstFrameId: number; readonly frames: readonly string[] },
     closing: readonly ChatEvent[],
     result: TurnResult,
   ): Promise<void> {
     const data = closing.map((event) => JSON.stringify(event));
-    const settled =
-      !this.lost && (await this.ports.settle(left.firstFrameId, [...left.frames, ...data], result));
-    const firstId = left.firstFrameId + left.frames.length;
+    if (this.lost) return;
+    const { firstFrameId, frames } = left;
+    const settled = await this.ports.settle(firstFrameId, [...frames, ...data], result);
+    if (settled === "elsewhere") return;
+    const firstId = firstFrameId + frames.length;
     for (const [i, frame] of data.entries())
-      this.ports.send(settled ? `id: ${firstId + i}\ndata: ${frame}\n\n` : `data: ${frame}\n\n`);
+      this.ports.send(encodeFrame(frame, settled === "now" ? firstId + i : null));
   }
 }
 
-const ABORTED: Ended = { kind: "client_abort", code: null, outcome: "neutral" };
-const EMPTY: Ended = { kind: "empty_success", code: "upstream_error", outcome: "failure" };
-
-const NOTHING_USED: ChatUsage = {
-  promptTokens: 0,
-  completionTokens: 0,
-  totalTokens: 0,
-  cachedTokens: 0,
-  reasoningTokens: 0,
-  cost: null,
-};
-
-/** Handed to the generator when we stop listening; nobody reads it. */
-const TOO_LONG_ENDING: ChatEnding = {
-  kind: "length",
-  outcome: "success",
-  code: null,
-  finishReason: "length",
-  toolCalls: [],
-  usage: null,
-  model: null,
-  visible: true,
-  latencyMs: 0,
-  firstTokenMs: null,
-};
-
-/** A failure before the first byte, or a fault of our own. */
-function endedBy(error: unknown): Ended {
-  const { code, retryAfterMs } = errorData(error);
-  const { kind: outcome } = outcomeOfError(error, 0);
-  return {
-    kind: code === "upstream_timeout" ? "idle_timeout" : "error_in_band",
-    code,
-    outcome,
-    ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
-  };
-}
-
-function terminalOf(ended: Ended, finishReason: string | null): TerminalEvent {
-  if (ended.kind === "client_abort") return { type: "aborted" };
-  if (ended.code === null) return { type: "done", finishReason: finishReason ?? ended.kind };
-  const { message, retryable } = ERRORS[ended.code];
-  return {
-    type: "error",
-    error: message,
-    code: ended.code,
-    retryable,
-    ...(ended.retryAfterMs === undefined ? {} : { retryAfterMs: ended.retryAfterMs }),
-  };
-}
-
-function addUsage(sum: ChatUsage | null, more: ChatUsage): ChatUsage {
-  if (sum === null) return more;
-  const cost = sum.cost === null && more.cost === null ? null : (sum.cost ?? 0) + (more.cost ?? 0);
-  return {
-    promptTokens: sum.promptTokens + more.promptTokens,
-    completionTokens: sum.completionTokens + more.completionTokens,
-    totalTokens: sum.totalTokens + more.totalTokens,
-    cachedTokens: sum.cachedTokens + more.cachedTokens,
-    reasoningTokens: sum.reasoningTokens + more.reasoningTokens,
-    cost,
-  };
+/** A text in parts that each fit a frame, none of which begins with the second half of a pair. */
+function pieces(text: string): string[] {
+  const parts: string[] = [];
+  for (let from = 0; from < text.length;) {
+    const end = from + FRAME_CHARS_MAX;
+    const isHalved = /^[\uDC00-\uDFFF]/.test(text.slice(end, end + 1));
+    parts.push(text.slice(from, isHalved ? end - 1 : end));
+    from = isHalved ? end - 1 : end;
+  }
+  return parts;
 }
