@@ -8,6 +8,7 @@ import {
   useStillClock,
 } from "../test/edge/backend";
 import { begin, settle } from "../test/edge/chat";
+import { complete, run } from "../test/edge/jobs";
 import { DAY, MINUTE, SECOND } from "../src/core/time";
 import { oneUse } from "../src/tools/cacheUse";
 import { internal } from "./_generated/api";
@@ -287,6 +288,8 @@ describe("statistics", () => {
     const all = {
       sampledActiveEntries: 41,
       byNamespace: { web_v1: 40, other: 1 },
+      use: [],
+      useFromMs: null,
       truncated: false,
     };
     expect(await stats(t)).toEqual(all);
@@ -338,6 +341,27 @@ describe("what the cache was to turns", () => {
     expect(await used(t, START_MS, 1)).toMatchObject({ use: latest.use, truncated: true });
   });
 
+  test("is told of the last hour, beside what is held", async () => {
+    const t = backend();
+    const hour = 60 * MINUTE;
+    await record(t, "hits");
+    at(hour);
+    await record(t, "misses");
+    await record(t, "degraded", "products_v1");
+    const { use, useFromMs, ...held } = await stats(t);
+    expect(held).toEqual({ sampledActiveEntries: 0, byNamespace: {}, truncated: false });
+    expect(use).toHaveLength(2);
+    expect(use).toEqual(
+      expect.arrayContaining([
+        expect.objectContaining({ namespace: "web_v1", misses: 1 }),
+        oneUse("products_v1", "degraded"),
+      ]),
+    );
+    at(3 * hour);
+    expect(await stats(t)).toMatchObject({ use: [], useFromMs: null });
+    expect(useFromMs).toBeLessThanOrEqual(START_MS + hour);
+  });
+
   test("comes with the settlement of a turn, and once", async () => {
     const t = backend();
     const { streamId } = await begin(t);
@@ -370,6 +394,36 @@ describe("clearing a namespace", () => {
       namespace: "web_v1",
       ...(maxDeletes === undefined ? {} : { maxDeletes }),
     });
+
+  test("keeps out what was asked for before, and lets in what is asked for after", async () => {
+    const t = backend();
+    const cache = { namespace: "web_v1", key: "k" };
+    const entry = { ...cache, value: "v", ttlMs: MINUTE };
+    const other = { ...entry, namespace: "other" };
+    const [before, beside] = [await run(t), await run(t)];
+    at(1);
+    await clear(t);
+    expect(await complete(t, before, { cache: entry })).toMatchObject({ ok: true });
+    expect(await get(t, "k")).toBeNull();
+    await complete(t, beside, { cache: other });
+    expect(await get(t, "k", "other")).toBe("v");
+    at(2);
+    await complete(t, await run(t, { cache }), { cache: entry });
+    expect(await get(t, "k")).toBe("v");
+  });
+
+  test("is remembered for a day", async () => {
+    const t = backend();
+    await clear(t);
+    await clear(t);
+    expect(await rowCounts(t)).toEqual({ toolCacheClears: 1 });
+    at(DAY);
+    await t.mutation(internal.toolCache.cleanupExpired, {});
+    expect(await rowCounts(t)).toEqual({ toolCacheClears: 1 });
+    at(DAY + 1);
+    await t.mutation(internal.toolCache.cleanupExpired, {});
+    expect(await rowCounts(t)).toEqual({});
+  });
 
   test.each([
     [undefined, 450, { deleted: 200, hasMore: true }, 0],

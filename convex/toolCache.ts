@@ -1,10 +1,11 @@
 import { v } from "convex/values";
-import { DAY, SECOND } from "../src/core/time";
+import { DAY, HOUR, SECOND } from "../src/core/time";
 import { internal } from "./_generated/api";
 import { internalMutation, internalQuery } from "./_generated/server";
 import { newBatch } from "./model/batch";
 import * as Counts from "./model/toolCacheCounts";
 import * as ToolResults from "./model/toolResults";
+import { cacheUse } from "./model/toolTables";
 
 const TTL_MIN_MS = 5 * SECOND;
 const TTL_MAX_MS = DAY;
@@ -51,6 +52,7 @@ export const cleanupExpired = internalMutation({
     const nowMs = Date.now();
     const deleted = await ToolResults.deleteGone(ctx, nowMs, batch);
     await Counts.deletePast(ctx, nowMs, batch);
+    await ToolResults.deletePastClears(ctx, nowMs, batch);
     if (!batch.full) await Counts.deleteEmpty(ctx, batch);
     if (batch.full) await ctx.scheduler.runAfter(0, internal.toolCache.cleanupExpired, {});
     return { deleted };
@@ -60,33 +62,43 @@ export const cleanupExpired = internalMutation({
 /**
  * Answers held by namespace: fresh ones, and older ones kept to be served when a search fails. They
  * are counted as they come and go, so the numbers are exact whatever their size, and no value is
- * read; `truncated` says where more than `limit` (100 to 20,000) counters would have had to be.
+ * read; `truncated` says where more than `limit` (100 to 20,000) counters would have had to be. With
+ * what the cache was to tool calls by namespace since `useFromMs`, about an hour ago; null where
+ * there were none.
  */
 export const listNamespaceStats = internalQuery({
   args: { limit: v.optional(v.number()) },
   returns: v.object({
     sampledActiveEntries: v.number(),
     byNamespace: v.record(v.string(), v.number()),
+    use: v.array(cacheUse),
+    useFromMs: v.union(v.number(), v.null()),
     truncated: v.boolean(),
   }),
   handler: async (ctx, { limit = STATS_ROWS.default }) => {
     const rowsMax = clamp(Math.floor(limit) || STATS_ROWS.default, STATS_ROWS.min, STATS_ROWS.max);
     const { byNamespace, truncated } = await Counts.held(ctx, rowsMax);
-    const sampledActiveEntries = Object.values(byNamespace).reduce((sum, n) => sum + n, 0);
-    return { sampledActiveEntries, byNamespace: { ...byNamespace }, truncated };
+    const used = await Counts.used(ctx, Date.now() - HOUR, rowsMax);
+    return {
+      sampledActiveEntries: Object.values(byNamespace).reduce((sum, n) => sum + n, 0),
+      byNamespace: { ...byNamespace },
+      use: [...used.use],
+      useFromMs: used.fromMs,
+      truncated: truncated || used.truncated,
+    };
   },
 });
 
 /**
  * Deletes a namespace's entries, at most `maxDeletes` in all: one batch now, and others by itself.
- * `hasMore` says whether the namespace held more than this batch.
+ * What tool jobs asked for before is given to those who wait for it, but not stored any more. `hasMore` says whether the namespace held more than this batch.
  */
 export const clearNamespace = internalMutation({
   args: { namespace: v.string(), maxDeletes: v.optional(v.number()) },
   returns: v.object({ deleted: v.number(), hasMore: v.boolean() }),
   handler: async (ctx, { namespace, maxDeletes = CLEARED_DEFAULT }) => {
     const batch = newBatch(Math.floor(maxDeletes));
-    const deleted = await ToolResults.clear(ctx, namespace, batch);
+    const deleted = await ToolResults.clear(ctx, namespace, { batch, nowMs: Date.now() });
     const left = Math.floor(maxDeletes) - deleted;
     if (batch.full && left > 0)
       await ctx.scheduler.runAfter(0, internal.toolCache.clearNamespace, {

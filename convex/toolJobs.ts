@@ -42,8 +42,8 @@ function queueFor(toolName: string, argsJson: readonly string[]): Rows.ToolQueue
 /**
  * Makes a job: `run` where the caller is to run it at once, `waiting` where others will, `joined` to
  * identical work in flight or not, or `saturated`. With `run: "worker"` the caller never runs it.
- * With `cache`, a result that was stored since the caller looked there is `cached`, and no job is
- * made. `deadlineMs` from now on the job is not started any more. Throws `invalid_request` for an
+ * With `cache`, a result that was stored since the caller looked there is `cached`, a failure that is
+ * remembered there is `negative`, and no job is made. `deadlineMs` from now on the job is not started any more. Throws `invalid_request` for an
  * unknown tool or oversized arguments.
  */
 export const enqueue = internalMutation({
@@ -60,6 +60,7 @@ export const enqueue = internalMutation({
   },
   returns: v.union(
     v.object({ kind: v.literal("cached"), value: v.string() }),
+    v.object({ kind: v.literal("negative"), retryAfterMs: v.number() }),
     v.object({ kind: v.literal("run"), claim }),
     v.object({ kind: v.literal("waiting"), jobId: v.id("toolJobs"), joined: v.boolean() }),
     v.object({ kind: v.literal("saturated"), retryAfterMs: v.number() }),
@@ -67,8 +68,8 @@ export const enqueue = internalMutation({
   handler: async (ctx, { cache, run = "caller", toolName, ...job }) => {
     const queue = queueFor(toolName, [job.argsJson]);
     // Between a caller's look at the cache and this, the job it would have joined may have ended.
-    const stored = cache === undefined ? null : await ToolResults.findFresh(ctx, cache, Date.now());
-    if (stored !== null) return { kind: "cached" as const, value: stored };
+    const known = cache === undefined ? null : await ToolResults.findEnded(ctx, cache, Date.now());
+    if (known !== null) return known;
     return await ToolJobs.enqueue(ctx, queue, { ...job, run });
   },
 });
@@ -167,7 +168,8 @@ const cacheEntry = v.object({
 });
 
 /**
- * Ends a job well and caches its result in the same transaction. Not `ok` for a stale worker, nor for
+ * Ends a job well and caches its result in the same transaction, unless the namespace was cleared
+ * since the job was begun. Not `ok` for a stale worker, nor for
  * a job that was cancelled. The slot goes to whoever is next: as `next` to a worker that
  * `wantsNext`, else to a worker that this starts.
  */
@@ -180,8 +182,9 @@ export const complete = internalMutation({
   },
   returns: v.object({ ok: v.boolean(), next }),
   handler: async (ctx, { cache, wantsNext = false, ...done }) => {
-    const completed = await ToolJobs.complete(ctx, { ...done, wantsNext });
-    if (completed.ok && cache !== undefined) await ToolResults.store(ctx, cache, Date.now());
+    const { claimedAtMs, ...completed } = await ToolJobs.complete(ctx, { ...done, wantsNext });
+    if (completed.ok && cache !== undefined)
+      await ToolResults.storeUnlessCleared(ctx, { ...cache, askedAtMs: claimedAtMs }, Date.now());
     return completed;
   },
 });

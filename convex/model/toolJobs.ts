@@ -91,6 +91,8 @@ async function loadHeld(
 export interface Completed {
   readonly ok: boolean;
   readonly next: Claim | null;
+  /** When the attempt that completed it began, in epoch milliseconds; 0 where none did. */
+  readonly claimedAtMs: number;
 }
 
 /**
@@ -104,7 +106,7 @@ export async function complete(
 ): Promise<Completed> {
   const nowMs = Date.now();
   const job = await loadHeld(ctx, held);
-  if (job === null) return { ok: false, next: null };
+  if (job === null) return { ok: false, next: null, claimedAtMs: 0 };
   if (utf8Bytes(resultJson) > RESULT_BYTES_MAX)
     throw new AppError("internal_error", { detail: "The result is too large." });
   await stopTimer(ctx, job);
@@ -112,7 +114,7 @@ export async function complete(
   if (completed) await Ends.succeed(ctx, job, { resultJson, nowMs });
   else await Ends.cancel(ctx, job, nowMs);
   const next = await giveSlot(ctx, job, { completed, nowMs });
-  return { ok: completed, next: await offer(ctx, next, wantsNext) };
+  return { ok: completed, next: await offer(ctx, next, wantsNext), claimedAtMs: job.a };
 }
 
 export type FailedStatus =

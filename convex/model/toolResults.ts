@@ -3,6 +3,7 @@ import { env } from "../../src/config/env";
 import { readKnob } from "../../src/config/read";
 import { utf8Bytes } from "../../src/core/bytes";
 import { type CacheState, freshnessAt, goneAtMs } from "../../src/core/freshness";
+import { DAY } from "../../src/core/time";
 import { canonicalKey } from "../../src/tools/keys";
 import { cacheWindows } from "../../src/tools/policy";
 import type { Doc } from "../_generated/dataModel";
@@ -66,6 +67,35 @@ export async function findFresh(
   return entry === null || entry.expiresAt <= nowMs ? null : entry.value;
 }
 
+/** How asking ended for someone else a moment ago, who need not be asked again. */
+type Ended =
+  | { readonly kind: "cached"; readonly value: string }
+  | { readonly kind: "negative"; readonly retryAfterMs: number };
+
+/** A fresh answer or a failure that is remembered; null where there is use in asking. */
+export async function findEnded(ctx: QueryCtx, at: CacheKey, nowMs: number): Promise<Ended | null> {
+  const entry = await find(ctx, at, nowMs);
+  if (entry?.freshness === "fresh") return { kind: "cached", value: entry.value };
+  const askFromMs = entry?.askFromMs ?? nowMs;
+  return askFromMs > nowMs ? { kind: "negative", retryAfterMs: askFromMs - nowMs } : null;
+}
+
+/**
+ * Stores an answer that was asked for a while ago. Not where its namespace was cleared since: what
+ * came from before is what the operator wanted to be rid of.
+ */
+export async function storeUnlessCleared(
+  ctx: MutationCtx,
+  {
+    askedAtMs,
+    ...entry
+  }: CacheKey & { readonly value: string; readonly ttlMs: number; readonly askedAtMs: number },
+  nowMs: number,
+): Promise<void> {
+  const cleared = await loadClear(ctx, entry.namespace);
+  if (cleared === null || cleared.clearedAt < askedAtMs) await store(ctx, entry, nowMs);
+}
+
 /**
  * Stores an answer, fresh for `ttlMs`, and forgets a failure before it. Null when it is too large to
  * be stored whole.
@@ -121,8 +151,19 @@ export async function deleteGone(ctx: MutationCtx, nowMs: number, batch: Batch):
   return await deleteAll(ctx, gone);
 }
 
-/** Deletes a namespace's entries, as much as the batch takes. */
-export async function clear(ctx: MutationCtx, namespace: string, batch: Batch): Promise<number> {
+/**
+ * Deletes a namespace's entries, as much as the batch takes, and notes when, for what is being asked
+ * at this moment.
+ */
+export async function clear(
+  ctx: MutationCtx,
+  namespace: string,
+  { batch, nowMs }: { readonly batch: Batch; readonly nowMs: number },
+): Promise<number> {
+  if (batch.full) return 0;
+  const known = await loadClear(ctx, namespace);
+  if (known === null) await ctx.db.insert("toolCacheClears", { namespace, clearedAt: nowMs });
+  else await ctx.db.patch("toolCacheClears", known._id, { clearedAt: nowMs });
   const entries = await takeBatch(
     ctx.db
       .query("toolResultCache")
@@ -130,6 +171,31 @@ export async function clear(ctx: MutationCtx, namespace: string, batch: Batch): 
     batch,
   );
   return await deleteAll(ctx, entries);
+}
+
+/** Forgets clearings that nothing asked before them can still follow, as much as the batch takes. */
+export async function deletePastClears(
+  ctx: MutationCtx,
+  nowMs: number,
+  batch: Batch,
+): Promise<void> {
+  const past = await takeBatch(
+    ctx.db
+      .query("toolCacheClears")
+      .withIndex("by_cleared_at", (q) => q.lt("clearedAt", nowMs - CLEARS_KEPT_MS)),
+    batch,
+  );
+  for (const { _id } of past) await ctx.db.delete("toolCacheClears", _id);
+}
+
+/** Longer than any attempt lasts. */
+const CLEARS_KEPT_MS = DAY;
+
+async function loadClear(ctx: QueryCtx, namespace: string): Promise<Doc<"toolCacheClears"> | null> {
+  return await ctx.db
+    .query("toolCacheClears")
+    .withIndex("by_namespace", (q) => q.eq("namespace", namespace))
+    .unique();
 }
 
 async function deleteAll(ctx: MutationCtx, entries: readonly Entry[]): Promise<number> {

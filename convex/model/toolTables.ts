@@ -43,6 +43,12 @@ export const toolTables = {
     answers: v.number(),
   }).index("by_namespace_shard", ["namespace", "shard"]),
 
+  // When a namespace was cleared last. Written by toolCache:clearNamespace; read by the end of each
+  // tool job that would cache its result, which may have been asked for before. Dies after a day.
+  toolCacheClears: defineTable({ namespace: v.string(), clearedAt: v.number() })
+    .index("by_namespace", ["namespace"])
+    .index("by_cleared_at", ["clearedAt"]),
+
   // What the cache was to tool calls, per five minutes. Written by the settlement of turns that
   // called tools, on a random shard, sampled where hot; read by operators. Dies after two days.
   toolCacheUse: defineTable({

@@ -8,8 +8,13 @@ interface Claim {
 }
 
 const RESULT = { kind: "complete", value: '{"n":1}' } as const;
-const DONE: JobState = { status: "completed", resultJson: resultJson(RESULT) };
-const state = (status: string): JobState => ({ status, resultJson: null });
+const state = (status: string, more: Partial<JobState> = {}): JobState => ({
+  status,
+  resultJson: null,
+  lastError: null,
+  ...more,
+});
+const DONE = state("completed", { resultJson: resultJson(RESULT) });
 const RUNNING = state("running");
 const WAITING: Enqueued<string, Claim> = { kind: "waiting", jobId: "j1", joined: true };
 const RUN: Enqueued<string, Claim> = { kind: "run", claim: { jobId: "j1" } };
@@ -160,11 +165,29 @@ describe("work that others run", () => {
   test.each([
     ["dead", state("dead_letter")],
     ["gone", null],
-    ["completed without a result", { status: "completed", resultJson: null }],
-    ["completed with what is no result", { status: "completed", resultJson: '{"kind":"odd"}' }],
+    ["completed without a result", state("completed")],
+    ["completed with what is no result", state("completed", { resultJson: '{"kind":"odd"}' })],
   ])("and is %s failed", async (_, job) => {
     const { outcome } = await play({ enqueued: [WAITING], job: () => job });
     expect(outcome).toMatchObject({ kind: "failed", backpressure: { reason: "dead_letter" } });
+  });
+
+  test("and failed once is not waited for by a caller who has something else", async () => {
+    const retried = state("queued", { lastError: "upstream_unavailable" });
+    const script = { enqueued: [WAITING], job: () => retried };
+    const hasOther = await play({ ...script, waitForRetry: false });
+    expect([hasOther.outcome.kind, hasOther.looksAtMs]).toEqual(["failed", [250]]);
+    expect((await play(script)).outcome.kind).toBe("timeout");
+  });
+
+  test("and failed for good since the caller looked is not asked for again", async () => {
+    const { looksAtMs, outcome } = await play({
+      enqueued: [{ kind: "negative", retryAfterMs: 9_000 }],
+    });
+    expect([outcome, looksAtMs]).toEqual([
+      { kind: "failed", backpressure: { reason: "dead_letter", retryAfterMs: 9_000 } },
+      [],
+    ]);
   });
 
   test("is left at once when the turn is aborted", async () => {

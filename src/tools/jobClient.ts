@@ -30,6 +30,8 @@ export type JobOutcome =
 /** What the queue makes of a request for work. */
 export type Enqueued<JobId, Claim> =
   | { readonly kind: "cached"; readonly value: string }
+  /** The same work failed a moment ago. */
+  | { readonly kind: "negative"; readonly retryAfterMs: number }
   | { readonly kind: "run"; readonly claim: Claim }
   | { readonly kind: "waiting"; readonly jobId: JobId; readonly joined: boolean }
   | { readonly kind: "saturated"; readonly retryAfterMs: number };
@@ -45,6 +47,8 @@ export type Attempt =
 export interface JobState {
   readonly status: string;
   readonly resultJson: string | null;
+  /** Of its last attempt; null where none failed. */
+  readonly lastError: string | null;
 }
 
 export interface JobPorts<JobId, Claim extends { readonly jobId: JobId }> extends Pick<
@@ -63,7 +67,7 @@ export interface JobWait {
   readonly firstMs: number;
   /** Longest wait for jobs that others run, all together, in milliseconds. */
   readonly waitMs: number;
-  /** Whether to wait for the next attempt after this caller's own failed. */
+  /** Whether to wait for the next attempt after one failed, this caller's own or another's. */
   readonly waitForRetry: boolean;
 }
 
@@ -106,6 +110,11 @@ async function follow<JobId, Claim extends { readonly jobId: JobId }>(
   switch (started.kind) {
     case "cached":
       return { kind: "completed", result: { kind: "complete", value: started.value } };
+    case "negative":
+      return {
+        kind: "failed",
+        backpressure: { reason: "dead_letter", retryAfterMs: started.retryAfterMs },
+      };
     case "saturated":
       return {
         kind: "backpressure",
@@ -130,8 +139,11 @@ async function waitFor<JobId, Claim extends { readonly jobId: JobId }>(
   for (let gapMs = gaps.shift(); gapMs !== undefined; gapMs = gaps.shift()) {
     await ports.sleep(gapMs, ports.signal);
     if (ports.signal.aborted) return ABORTED;
-    const outcome = outcomeOf(await ports.read(jobId), joined);
+    const job = await ports.read(jobId);
+    const outcome = outcomeOf(job, joined);
     if (outcome !== null) return outcome;
+    const isRetried = job !== null && job.lastError !== null;
+    if (isRetried && !wait.waitForRetry) return FAILED;
   }
   const retryAfterMs = Math.max(wait.waitMs / 4, TIMEOUT_RETRY_MIN_MS);
   return { kind: "timeout", backpressure: { reason: "queue_timeout", retryAfterMs } };

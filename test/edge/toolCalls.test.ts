@@ -350,6 +350,19 @@ describe("an old answer stands in, marked as degraded, when", () => {
     expect(await statuses(t)).toEqual(["queued"]);
   });
 
+  test("another turn's attempt failed: the next one is not waited for either", async () => {
+    set({ TOOL_JOB_MAX_ATTEMPTS: "3", TOOL_JOB_RETRY_BASE_MS: "60000" });
+    answers = down;
+    const t = await withOldAnswer();
+    vi.spyOn(Math, "random").mockReturnValue(0.99);
+    await turn(t).call();
+    asked = [];
+    const { call, looksAtMs } = turn(t);
+    expect(await call()).toMatchObject({ kind: "result", degraded: true });
+    expect([looksAtMs.length, asked]).toEqual([1, []]);
+    expect(await statuses(t)).toEqual(["queued"]);
+  });
+
   test("the breaker is open", async () => {
     set({ CIRCUIT_SERPER_THRESHOLD: "1", CIRCUIT_SERPER_COOLDOWN_MS: "600000" });
     const t = await withOldAnswer();
@@ -497,6 +510,29 @@ describe("without an answer to fall back on", () => {
     answers = () => web();
     vi.advanceTimersByTime(15 * SECOND);
     expect(await call()).toMatchObject({ kind: "result", degraded: false });
+  });
+
+  test("nor does one who looked before that failure, and comes after it", async () => {
+    const t = backend();
+    answers = refusal;
+    await turn(t).call();
+    const late = turn(t, (name) => (name === "toolCache:lookup" ? new Error("no") : null));
+    const outcome = await late.call();
+    expect(outcome).toMatchObject({ kind: "backpressure", reason: "dead_letter" });
+    expect(outcome.kind === "backpressure" && outcome.retryAfterMs).toBeGreaterThan(14 * SECOND);
+    expect([asked.length, late.calls]).toEqual([1, ["toolCache:lookup", "toolJobs:enqueue"]]);
+    expect(await statuses(t)).toEqual(["dead_letter"]);
+  });
+
+  test("a queue lost to contention is told as full", async () => {
+    const lost = new Error("OptimisticConcurrencyControlFailure");
+    const { call } = turn(backend(), (name) => (name === "toolJobs:enqueue" ? lost : null));
+    expect(await call()).toMatchObject({
+      kind: "backpressure",
+      reason: "queue_saturated",
+      retryAfterMs: 2_000,
+    });
+    expect(asked).toEqual([]);
   });
 
   test("a fault of our own is not remembered", async () => {

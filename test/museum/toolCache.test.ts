@@ -80,6 +80,8 @@ test("the original read every value of the cache to count them: here none is rea
   expect(await t.query(internal.toolCache.listNamespaceStats, {})).toEqual({
     sampledActiveEntries: 5,
     byNamespace: { [AT.namespace]: 5 },
+    use: [],
+    useFromMs: null,
     truncated: false,
   });
 });
@@ -157,7 +159,7 @@ test("the original looked 32 times while it waited 8 seconds for a tool: here 6 
         run: async () => ({ kind: "failed" }),
         read: async () => {
           looks += 1;
-          return { status: "running", resultJson: null };
+          return { status: "running", resultJson: null, lastError: null };
         },
       },
       { firstMs: 250, waitMs: 8_000, waitForRetry: true },

@@ -134,10 +134,11 @@ export interface ToolFunctions extends OutboundFunctions {
       workKey?: string;
       maxAttempts?: number;
       run?: "caller" | "worker";
-      /** A result stored there since is given back in place of a job. */
+      /** A result stored there since, or a failure, is given back in place of a job. */
       cache?: CacheKey;
     },
     | { kind: "cached"; value: string }
+    | { kind: "negative"; retryAfterMs: number }
     | { kind: "run"; claim: Claim }
     | { kind: "waiting"; jobId: JobId; joined: boolean }
     | { kind: "saturated"; retryAfterMs: number }

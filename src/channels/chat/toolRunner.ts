@@ -1,5 +1,6 @@
 import { readKnob } from "../../config/read";
-import { errorData } from "../../errors/appError";
+import { SECOND } from "../../core/time";
+import { errorData, isContention } from "../../errors/appError";
 import { log } from "../../log/log";
 import type { ToolCall } from "../../providers/chat";
 import { platformIo } from "../../providers/io";
@@ -40,10 +41,22 @@ export async function runToolCall(call: ToolCall, runner: Runner): Promise<ToolO
     const { value } = await runTool<ToolId>(name, parsed.args, depsOf(runner, runner));
     return { kind: "result", text: value, degraded: false };
   } catch (error) {
-    log.event("tool_failed", { tool: name, code: errorData(error).code });
-    return { kind: "failed", text: toolRow(name).degraded };
+    const data = errorData(error);
+    log.event("tool_failed", { tool: name, code: data.code });
+    const text = toolRow(name).degraded;
+    // A queue that cannot take the job for all who ask at once is full, whatever its counts say.
+    if (isContention(data))
+      return {
+        kind: "backpressure",
+        text,
+        reason: "queue_saturated",
+        retryAfterMs: CROWDED_RETRY_MS,
+      };
+    return { kind: "failed", text };
   }
 }
+
+const CROWDED_RETRY_MS = 2 * SECOND;
 
 /** A piece of work that may be cached and queued. */
 interface Work {
