@@ -14,6 +14,7 @@ beforeEach(() => {
   vi.stubEnv("OPENROUTER_BASE_URL", "http://provider.test");
 });
 afterEach(() => {
+  vi.restoreAllMocks();
   vi.unstubAllEnvs();
   vi.unstubAllGlobals();
 });
@@ -23,17 +24,27 @@ type Run = (
   args: unknown,
 ) => Promise<unknown>;
 
-/** The context of an action, and the functions that were run through it: each of them is billed. */
-function counting(t: Backend): { ctx: ActionCtx; calls: string[] } {
+/**
+ * The context of an action, and the functions that were run through it: each of them is billed.
+ * `lost` says which calls the platform gives up on.
+ */
+function counting(t: Backend, lost: (call: string, nth: number) => boolean) {
   const calls: string[] = [];
   const counted = (run: unknown): Run => {
     const real = run as Run;
     return async (reference, args) => {
-      calls.push(getFunctionName(reference));
+      const name = getFunctionName(reference);
+      calls.push(name);
+      if (lost(name, calls.filter((call) => call === name).length))
+        throw new Error("OptimisticConcurrencyControlFailure");
       return await real(reference, args);
     };
   };
-  const ctx = { runMutation: counted(t.mutation), runQuery: counted(t.query) };
+  const scheduler = {
+    runAfter: async (_: number, reference: FunctionReference<FunctionType, FunctionVisibility>) =>
+      calls.push(`later ${getFunctionName(reference)}`),
+  };
+  const ctx = { runMutation: counted(t.mutation), runQuery: counted(t.query), scheduler };
   return { ctx: ctx as unknown as ActionCtx, calls };
 }
 
@@ -50,8 +61,11 @@ const answer = (...texts: string[]): Response =>
   );
 
 /** A turn through the handler of its route: what it said, and what it ran to say it. */
-async function turn(t: Backend): Promise<{ text: string; calls: string[] }> {
-  const { calls, ctx } = counting(t);
+async function turn(
+  t: Backend,
+  lost: (call: string, nth: number) => boolean = () => false,
+): Promise<{ text: string; calls: string[] }> {
+  const { calls, ctx } = counting(t, lost);
   const request = new Request("http://ballast.test/api/chat", { method: "POST" });
   const response = await chatPost(ctx, {
     request,
@@ -110,4 +124,32 @@ test("a fallback costs one call, and holds one slot at a time", async () => {
     { p: "openrouter_chat_primary", t: { c: { c: 1, f: 1 } } },
     { p: "openrouter_chat_secondary", t: { c: { c: 1 } } },
   ]);
+});
+
+test.each([
+  ["twice is tried again, and told when it is stored", 2, [], /id: \d+\ndata: \{"type":"done"/],
+  ["for good is left to the scheduler", 9, ["later chatTurns:settle"], /\n\ndata: \{"type":"done"/],
+])("a settlement lost to contention %s", async (_, times, later, end) => {
+  vi.spyOn(Math, "random").mockReturnValue(0);
+  vi.stubGlobal("fetch", async () => answer("Hello"));
+  const { calls, text } = await turn(
+    backend(),
+    (call, nth) => call === "chatTurns:settle" && nth <= times,
+  );
+  const settlements = ["chatTurns:settle", "chatTurns:settle", "chatTurns:settle"];
+  expect(calls).toEqual(["chatTurns:admit", ...settlements, ...later]);
+  expect(text).toMatch(end);
+});
+
+test("a change of routes lost to contention is tried again", async () => {
+  vi.spyOn(Math, "random").mockReturnValue(0);
+  let asked = 0;
+  vi.stubGlobal("fetch", async () =>
+    ++asked === 1 ? new Response(null, { status: 503 }) : answer("Hello"),
+  );
+  const { text } = await turn(
+    backend(),
+    (call, nth) => call === "chatTurns:switchRoute" && nth === 1,
+  );
+  expect(text).toContain('"type":"done"');
 });

@@ -105,26 +105,23 @@ function portsOf(
 }
 
 /**
- * Settles now, once more if that was lost to contention, and else leaves it to the scheduler, which
- * tries without end. Only a settlement that happened gives the closing frames their ids.
+ * Settles now, again after a pause where that was lost to contention, and else leaves it to the
+ * scheduler, which tries without end. Only a settlement that happened gives the closing frames their
+ * ids: a client is not to hear of an end that the tables do not know.
  */
 async function settle(
   { ctx, functions }: Shell,
   args: FunctionArgs<TurnFunctions["settle"]>,
 ): Promise<Settled> {
-  for (let attempt = 1; attempt <= SETTLE_ATTEMPTS; attempt++) {
-    try {
-      const { settled } = await ctx.runMutation(functions.settle, args);
-      return settled ? "now" : "elsewhere";
-    } catch (error) {
-      log.event("turn_settle_failed", { attempt, code: errorData(error).code });
-    }
+  try {
+    const { settled } = await throughContention(() => ctx.runMutation(functions.settle, args));
+    return settled ? "now" : "elsewhere";
+  } catch (error) {
+    log.event("turn_settle_failed", { code: errorData(error).code });
   }
   await ctx.scheduler.runAfter(0, functions.settle, args);
   return "later";
 }
-
-const SETTLE_ATTEMPTS = 2;
 
 function openStream(
   { ctx, env, functions }: Shell,
