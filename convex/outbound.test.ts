@@ -1,5 +1,12 @@
 import { describe, expect, test, vi } from "vitest";
-import { backend, type Backend, rowCounts, START_MS, useStillClock } from "../test/edge/backend";
+import {
+  backend,
+  type Backend,
+  refused,
+  rowCounts,
+  START_MS,
+  useStillClock,
+} from "../test/edge/backend";
 import { stored } from "../test/edge/chat";
 import { MINUTE, SECOND } from "../src/core/time";
 import { internal } from "./_generated/api";
@@ -99,6 +106,42 @@ describe("a call to a provider", () => {
     expect((await stored(t)).slots).toMatchObject([
       { e: START_MS + 2 * MINUTE, t: { c: { f: 1 } } },
     ]);
+  });
+
+  test("settled by a permit that was altered frees and counts nothing, of any provider", async () => {
+    const t = backend();
+    const held = await permit(t);
+    const other = await admit(t, "ebay_search");
+    if (!other.ok) throw new Error("ebay_search has room");
+    const before = await stored(t);
+    const altered: Permit[] = [
+      { ...held, provider: "ebay_search" },
+      { ...held, slotId: other.permit.slotId },
+      { ...held, fence: held.fence + 1 },
+      { ...held, fence: NaN },
+      { ...held, provider: "nobody" },
+    ];
+    for (const one of altered) expect(await settle(t, one, "failure")).toEqual({ released: false });
+    expect(await stored(t)).toEqual(before);
+    expect(await settle(t, held, "success")).toEqual({ released: true });
+  });
+
+  test.each([NaN, Infinity, -1, 1.5, 2 ** 53])(
+    "settled after %d attempts is refused, and nothing is changed",
+    async (attempts) => {
+      const t = backend();
+      const held = await permit(t);
+      const before = await stored(t);
+      await refused(settle(t, held, "success", { attempts }), "invalid_request");
+      expect(await stored(t)).toEqual(before);
+    },
+  );
+
+  test.each([NaN, -5, Infinity])("that took %d ms by its clocks is settled", async (latencyMs) => {
+    vi.stubEnv("CIRCUIT_CALLS_MIN", "1");
+    const t = backend();
+    expect(await settle(t, await permit(t), "success", { latencyMs })).toEqual({ released: true });
+    expect((await stored(t)).slots).toMatchObject([{ t: { c: { c: 1 } } }]);
   });
 
   test("to a provider nobody knows is a fault of ours", async () => {

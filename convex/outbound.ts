@@ -1,4 +1,5 @@
 import { v } from "convex/values";
+import { AppError } from "../src/errors/appError";
 import { PROVIDER_IDS } from "../src/providers/table";
 import { internalMutation, internalQuery, type MutationCtx } from "./_generated/server";
 import * as Admission from "./model/admission";
@@ -159,6 +160,9 @@ export const settle = internalMutation({
   },
   returns: v.object({ released: v.boolean() }),
   handler: async (ctx, { claim, permit, ...outcome }) => {
+    // A latency is a difference of clocks and may be anything; a number of attempts may not.
+    if (!(Number.isSafeInteger(outcome.attempts) && outcome.attempts >= 0))
+      throw new AppError("invalid_request", { detail: "attempts is a whole number from 0." });
     if (claim !== undefined) {
       const { reply, ...attempt } = claim;
       const ended =

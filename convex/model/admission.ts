@@ -146,7 +146,8 @@ export async function settleProvider(
 ): Promise<{ readonly released: boolean }> {
   const row = await Slots.loadHeld(ctx, permit);
   const provider = PROVIDER_IDS.find((id) => id === permit.provider);
-  if (row === null || provider === undefined) return { released: false };
+  // A slot of another pool proves nothing: its outcome would be told of the wrong provider.
+  if (provider === undefined || row?.p !== provider) return { released: false };
   const policy = providerPolicy(env, provider);
   const breaker = await Breakers.load(ctx, provider);
   const tally = tallied(row, permit, settled, { nowMs, policy, breaker });
