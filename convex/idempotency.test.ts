@@ -74,7 +74,7 @@ describe("work claimed by its key", () => {
 
   test("is in progress for others until it is reported, and then replayed", async () => {
     const t = backend();
-    const first = { duplicate: false, state: "claimed", fence: 1, firstSeenAt: START_MS };
+    const first = { duplicate: false, state: "claimed", fence: START_MS, firstSeenAt: START_MS };
     expect(await claim(t)).toEqual(first);
     const before = await t.run((ctx) => ctx.db.query("idempotencyKeys").take(10));
     vi.setSystemTime(START_MS + 10_000);
@@ -87,7 +87,7 @@ describe("work claimed by its key", () => {
     expect(await claim(t, { fingerprint: "g" })).toMatchObject({ state: "conflict" });
     // A duplicate writes nothing and so extends nothing.
     expect(await t.run((ctx) => ctx.db.query("idempotencyKeys").take(10))).toEqual(before);
-    expect(await complete(t, 1, "42")).toEqual({ ok: true });
+    expect(await complete(t, START_MS, "42")).toEqual({ ok: true });
     expect(await claim(t)).toEqual({
       duplicate: true,
       state: "completed",
@@ -100,28 +100,43 @@ describe("work claimed by its key", () => {
     const t = backend();
     await claim(t, { leaseMs: 5_000, ttlMs: 2 * MINUTE });
     vi.setSystemTime(START_MS + 5_000);
-    expect(await claim(t)).toMatchObject({ state: "claimed", fence: 2, firstSeenAt: START_MS });
-    expect(await complete(t, 1, "late")).toEqual({ ok: false });
-    expect(await complete(t, 2)).toEqual({ ok: true });
+    const second = START_MS + 5_000;
+    const taken = { state: "claimed", fence: second, firstSeenAt: START_MS };
+    expect(await claim(t)).toMatchObject(taken);
+    expect(await complete(t, START_MS, "late")).toEqual({ ok: false });
+    expect(await complete(t, second)).toEqual({ ok: true });
     expect(await claim(t)).toMatchObject({ state: "completed", reply: null });
     // The takeover did not make it live longer either.
     vi.setSystemTime(START_MS + 2 * MINUTE);
-    expect(await claim(t)).toMatchObject({ state: "claimed", fence: 3 });
+    expect(await claim(t)).toMatchObject({ state: "claimed", fence: START_MS + 2 * MINUTE });
+  });
+
+  test("and forgotten is not ended by who claimed it before", async () => {
+    const t = backend();
+    await claim(t, { ttlMs: MINUTE });
+    vi.setSystemTime(START_MS + MINUTE);
+    expect(await t.mutation(internal.idempotency.cleanupExpired, {})).toEqual({ deleted: 1 });
+    await claim(t);
+    expect(await complete(t, START_MS, "of another life")).toEqual({ ok: false });
+    expect(await t.mutation(internal.idempotency.failKey, { ...KEY, fence: START_MS })).toEqual({
+      ok: false,
+    });
+    expect(await claim(t)).toMatchObject({ state: "in_progress" });
   });
 
   test("may be tried again at once after it failed", async () => {
     const t = backend();
     await claim(t);
-    expect(await t.mutation(internal.idempotency.failKey, { ...KEY, fence: 1 })).toEqual({
+    expect(await t.mutation(internal.idempotency.failKey, { ...KEY, fence: START_MS })).toEqual({
       ok: true,
     });
-    expect(await claim(t)).toMatchObject({ state: "claimed", fence: 2 });
+    expect(await claim(t)).toMatchObject({ state: "claimed", fence: START_MS + 1 });
   });
 
   test("keeps no half of a reply, and takes no key without end", async () => {
     const t = backend();
     await claim(t);
-    await expect(complete(t, 1, "x".repeat(20_000))).rejects.toThrow("too large");
+    await expect(complete(t, START_MS, "x".repeat(20_000))).rejects.toThrow("too large");
     expect(await claim(t)).toMatchObject({ state: "in_progress" });
     const long = { scope: "s", key: "k".repeat(513) };
     await expect(t.mutation(internal.idempotency.claimKey, long)).rejects.toThrow("512");
@@ -130,7 +145,7 @@ describe("work claimed by its key", () => {
   test("is listed by its scope, the newest first, without replies", async () => {
     const t = backend();
     await claim(t);
-    await complete(t, 1, "secret reply");
+    await complete(t, START_MS, "secret reply");
     vi.setSystemTime(START_MS + 1);
     await t.mutation(internal.idempotency.claimKey, { ...KEY, key: "m2" });
     const { scope } = KEY;

@@ -22,12 +22,20 @@ const ask = { fingerprint: "f", nowMs: NOW_MS };
 
 describe("a claim", () => {
   test("on a key never seen, or no longer remembered, is granted", () => {
-    expect(decideClaim(null, ask)).toEqual({ kind: "claimed", fence: 1 });
+    expect(decideClaim(null, ask)).toEqual({ kind: "claimed", fence: NOW_MS });
     const done: ClaimState = { kind: "completed", reply: "r" };
     expect(decideClaim(stored(done, { expiresAtMs: NOW_MS }), ask)).toEqual({
       kind: "claimed",
-      fence: 4,
+      fence: NOW_MS,
     });
+  });
+
+  test("is told from every earlier one, wherever the clock is set", () => {
+    for (const fence of [1, NOW_MS - 1, NOW_MS, NOW_MS + MINUTE]) {
+      const verdict = decideClaim(stored({ kind: "failed" }, { fence }), ask);
+      if (verdict.kind !== "claimed") throw new Error("it failed before");
+      expect(verdict.fence).toBeGreaterThan(fence);
+    }
   });
 
   test("on what was done is answered with the reply", () => {
@@ -43,12 +51,15 @@ describe("a claim", () => {
     expect(decideClaim(doing, ask)).toEqual({ kind: "in_progress", retryAfterMs: SECOND });
     expect(decideClaim(doing, { ...ask, nowMs: leaseExpiresAtMs })).toEqual({
       kind: "claimed",
-      fence: 4,
+      fence: leaseExpiresAtMs,
     });
   });
 
   test("on what failed is granted", () => {
-    expect(decideClaim(stored({ kind: "failed" }), ask)).toEqual({ kind: "claimed", fence: 4 });
+    expect(decideClaim(stored({ kind: "failed" }), ask)).toEqual({
+      kind: "claimed",
+      fence: NOW_MS,
+    });
   });
 
   test("with another request is a conflict, whatever became of the first", () => {

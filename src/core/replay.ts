@@ -14,7 +14,10 @@ export interface StoredClaim {
   readonly state: ClaimState;
   readonly fingerprint: string | null;
   readonly expiresAtMs: number;
-  /** Grows with each attempt: the report of an earlier one is refused. */
+  /**
+   * Grows with each attempt: the report of an earlier one is refused. Begins at the time of the
+   * first, so that it does not begin anew where the row was deleted meanwhile.
+   */
   readonly fence: number;
 }
 
@@ -30,8 +33,8 @@ export function decideClaim(
   stored: StoredClaim | null,
   { fingerprint, nowMs }: { readonly fingerprint: string | null; readonly nowMs: number },
 ): ClaimVerdict {
-  if (stored === null) return { kind: "claimed", fence: 1 };
-  const next: ClaimVerdict = { kind: "claimed", fence: stored.fence + 1 };
+  if (stored === null) return { kind: "claimed", fence: nowMs };
+  const next: ClaimVerdict = { kind: "claimed", fence: Math.max(stored.fence + 1, nowMs) };
   if (stored.expiresAtMs <= nowMs) return next;
   if (stored.fingerprint !== null && fingerprint !== null && stored.fingerprint !== fingerprint)
     return { kind: "conflict" };
