@@ -2,12 +2,13 @@ import { describe, expect, test, vi } from "vitest";
 import {
   backend,
   type Backend,
+  refused,
   rowCounts,
   settleAll,
   START_MS,
   useStillClock,
 } from "../test/edge/backend";
-import { MINUTE } from "../src/core/time";
+import { DAY, MINUTE } from "../src/core/time";
 import { internal } from "./_generated/api";
 import * as Claims from "./model/claims";
 
@@ -176,6 +177,16 @@ test("a nonce passes once, and its timestamp never after it was forgotten", asyn
     expect(await claim(ahead)).toBe(laterMs <= 2 * MINUTE ? "replayed" : "untimely");
   }
 });
+
+test.each([NaN, Infinity, -1, DAY + 1])(
+  "a nonce of a window of %d ms is refused",
+  async (skewMs) => {
+    const t = backend();
+    const nonce = { scope: "s", nonce: "n", timestampMs: START_MS, skewMs };
+    await refused(t.mutation(internal.idempotency.claimNonce, nonce), "invalid_request");
+    expect(await rowCounts(t)).toEqual({});
+  },
+);
 
 describe("cleanup", () => {
   test("deletes what has expired, and that alone", async () => {

@@ -10,11 +10,7 @@ import { newBatch, takeBatch } from "./model/batch";
 import * as Claims from "./model/claims";
 import * as Duplicates from "./model/duplicates";
 
-const TTL_MIN_MS = MINUTE;
-const TTL_MAX_MS = 30 * DAY;
 const LEASE_DEFAULT_MS = MINUTE;
-const LEASE_MIN_MS = SECOND;
-const KEY_CHARS_MAX = 512;
 const LIST_MAX = 200;
 
 const claimAnswer = v.union(
@@ -62,18 +58,14 @@ export const claimKey = internalMutation({
   },
   returns: claimAnswer,
   handler: async (ctx, { fingerprint, key, leaseMs, scope, ttlMs }) => {
-    requireKey(scope, key);
-    const { firstSeenAtMs: firstSeenAt, verdict } = await Claims.begin(
-      ctx,
-      {
-        scope,
-        key,
-        ttlMs: clamp(ttlMs ?? readKnob(env, "IDEMPOTENCY_TTL_MS"), TTL_MIN_MS, TTL_MAX_MS),
-        leaseMs: clamp(leaseMs ?? LEASE_DEFAULT_MS, LEASE_MIN_MS, DAY),
-        ...(fingerprint === undefined ? {} : { fingerprint }),
-      },
-      Date.now(),
-    );
+    const attempt = Claims.bounded({
+      scope,
+      key,
+      ttlMs: ttlMs ?? readKnob(env, "IDEMPOTENCY_TTL_MS"),
+      leaseMs: leaseMs ?? LEASE_DEFAULT_MS,
+      ...(fingerprint === undefined ? {} : { fingerprint }),
+    });
+    const { firstSeenAtMs: firstSeenAt, verdict } = await Claims.begin(ctx, attempt, Date.now());
     switch (verdict.kind) {
       case "claimed":
         return {
@@ -126,7 +118,9 @@ export const claimNonce = internalMutation({
   args: { scope: v.string(), nonce: v.string(), timestampMs: v.number(), skewMs: v.number() },
   returns: v.union(v.literal("accepted"), v.literal("replayed"), v.literal("untimely")),
   handler: async (ctx, { nonce, scope, skewMs, timestampMs }) => {
-    requireKey(scope, nonce);
+    Claims.requireKey({ scope, key: nonce });
+    if (!(skewMs >= 0 && skewMs <= DAY))
+      throw new AppError("invalid_request", { detail: "skewMs is 0 to a day." });
     const nowMs = Date.now();
     const skew = { skewMs, marginMs: CLOCK_MARGIN_MS };
     if (!isTimely(timestampMs, nowMs, skew)) return "untimely";
@@ -154,7 +148,7 @@ export const listRecentByScope = internalQuery({
       .query("idempotencyKeys")
       .withIndex("by_scope_first_seen", (q) => q.eq("scope", scope))
       .order("desc")
-      .take(clamp(limit ?? LIST_MAX, 1, LIST_MAX));
+      .take(Math.min(LIST_MAX, Math.max(1, Math.floor(limit ?? LIST_MAX) || 1)));
     return rows.map((row) => ({
       key: row.key,
       state: Claims.stateOf(row).kind,
@@ -170,15 +164,6 @@ export const duplicateRows = internalQuery({
   returns: v.number(),
   handler: (ctx, minute) => Duplicates.rows(ctx, minute),
 });
-
-function requireKey(scope: string, key: string): void {
-  if (scope === "" || key === "" || scope.length > KEY_CHARS_MAX || key.length > KEY_CHARS_MAX)
-    throw new AppError("invalid_request", { detail: "Scope and key have 1 to 512 characters." });
-}
-
-/** What is no number becomes `min`. */
-const clamp = (value: number, min: number, max: number): number =>
-  Math.min(max, Math.max(min, Math.floor(value) || min));
 
 /** Deletes expired claims in bounded batches, until none is left. */
 export const cleanupExpired = internalMutation({

@@ -55,8 +55,9 @@ export const admitOnce = internalMutation({
       leaseMs: v.number(),
     }),
   },
-  handler: async (ctx, { claim, provider, limits = [] }) => {
+  handler: async (ctx, { provider, limits = [], ...args }) => {
     const nowMs = Date.now();
+    const claim = Claims.bounded(args.claim);
     const known = await Claims.peek(ctx, claim, nowMs);
     if (known.kind !== "claimed") return { ok: false as const, duplicate: known };
     const granted = await check(ctx, { provider, limits }, nowMs);

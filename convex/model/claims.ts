@@ -5,6 +5,7 @@ import {
   decideClaim,
   type StoredClaim,
 } from "../../src/core/replay";
+import { DAY, MINUTE, SECOND } from "../../src/core/time";
 import { AppError } from "../../src/errors/appError";
 import type { Doc } from "../_generated/dataModel";
 import type { MutationCtx, QueryCtx } from "../_generated/server";
@@ -53,6 +54,34 @@ export interface Attempt extends ClaimKey {
   /** How long the attempt is believed alive without a report, in milliseconds. */
   readonly leaseMs: number;
 }
+
+const KEY_CHARS_MAX = 512;
+const TTL_MIN_MS = MINUTE;
+const TTL_MAX_MS = 30 * DAY;
+const LEASE_MIN_MS = SECOND;
+const LEASE_MAX_MS = DAY;
+
+/** Throws `invalid_request` for what is no key. */
+export function requireKey({ key, scope }: ClaimKey): void {
+  if (scope === "" || key === "" || scope.length > KEY_CHARS_MAX || key.length > KEY_CHARS_MAX)
+    throw new AppError("invalid_request", { detail: "Scope and key have 1 to 512 characters." });
+}
+
+/**
+ * An attempt as it may be stored: its life is a minute to 30 days, its lease a second to a day; what
+ * is no number is the least of them. Throws `invalid_request` for what is no key.
+ */
+export function bounded(attempt: Attempt): Attempt {
+  requireKey(attempt);
+  return {
+    ...attempt,
+    ttlMs: clamp(attempt.ttlMs, TTL_MIN_MS, TTL_MAX_MS),
+    leaseMs: clamp(attempt.leaseMs, LEASE_MIN_MS, LEASE_MAX_MS),
+  };
+}
+
+const clamp = (value: number, min: number, max: number): number =>
+  Math.min(max, Math.max(min, Math.floor(value) || min));
 
 export interface Begun {
   readonly verdict: ClaimVerdict;
