@@ -28,7 +28,7 @@ describe("a call that must not happen twice", () => {
     });
   async function admitted(t: Backend) {
     const verdict = await once(t);
-    if (verdict.permit === undefined) throw new Error(JSON.stringify(verdict));
+    if (!verdict.ok) throw new Error(JSON.stringify(verdict));
     return verdict;
   }
   const end = (t: Backend, held: { permit: Permit; fence: number }, reply?: string) =>

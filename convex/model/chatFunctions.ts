@@ -14,6 +14,7 @@ export const chatFunctions: TurnFunctions & ToolFunctions = {
   fail: internal.toolJobs.fail,
   admitCall: internal.outbound.admit,
   settleCall: internal.outbound.settle,
+  countLost: internal.rateLimit.recordEvent,
   mayRetry: internal.outbound.mayRetry,
   loadToken: internal.outbound.loadToken,
   storeToken: internal.outbound.storeToken,

@@ -25,6 +25,7 @@ interface Setup {
   readonly admissions?: (Admission | Error)[];
   readonly budget?: boolean | Error;
   readonly settle?: Error;
+  readonly lost?: Error;
   readonly env?: Record<string, string>;
   readonly random?: number;
   readonly signal?: AbortSignal;
@@ -34,6 +35,7 @@ function setUp(script: FetchScript, setup: Setup = {}) {
   const { io, pendingTimers, run } = virtualIo(script, setup.random ?? 0.5);
   const settled: { permit: unknown; outcome: Outcome }[] = [];
   const asked = { admissions: 0, budget: 0 };
+  const lost: string[] = [];
   const answers = setup.admissions ?? [];
   const gate: Gate = {
     async admit() {
@@ -49,6 +51,10 @@ function setUp(script: FetchScript, setup: Setup = {}) {
     async settle(permit, outcome) {
       settled.push({ permit, outcome });
       if (setup.settle !== undefined) throw setup.settle;
+    },
+    async lost(provider) {
+      lost.push(provider);
+      if (setup.lost !== undefined) throw setup.lost;
     },
   };
   const callIo: CallIo = {
@@ -73,7 +79,7 @@ function setUp(script: FetchScript, setup: Setup = {}) {
     expect(pendingTimers()).toBe(0);
     return { ...result, outcome: settled[0]?.outcome };
   };
-  return { call, io, settled, asked };
+  return { call, io, settled, asked, lost };
 }
 
 const always =
@@ -302,11 +308,27 @@ describe("before anything is asked", () => {
     expect(asked.admissions).toBe(2);
   });
 
-  test("an admission lost twice is overload, and no outcome for the provider", async () => {
-    const { call, io, settled } = setUp(always(200), { admissions: [CONFLICT, CONFLICT] });
+  test("an admission lost twice is overload, counted as that, and no outcome for the provider", async () => {
+    const { call, io, lost, settled } = setUp(always(200), { admissions: [CONFLICT, CONFLICT] });
     const { error } = await call();
     expect(error?.code).toBe("overloaded");
-    expect([io.requests, settled]).toEqual([[], []]);
+    expect([io.requests, settled, lost]).toEqual([[], [], ["serper_search"]]);
+  });
+
+  test("one that is lost once, or refused, is not counted as lost", async () => {
+    const refusal = { ok: false, code: "overloaded", retryAfterMs: 1_000 } as const;
+    const { call, lost } = setUp(always(200), { admissions: [CONFLICT, refusal] });
+    expect((await call()).error?.code).toBe("overloaded");
+    expect(lost).toEqual([]);
+  });
+
+  test("a loss that cannot be counted is a loss all the same", async () => {
+    const log = vi.spyOn(console, "log").mockImplementation(() => undefined);
+    const admissions = [CONFLICT, CONFLICT];
+    const { call } = setUp(always(200), { admissions, lost: new Error("no scheduler") });
+    expect((await call()).error?.code).toBe("overloaded");
+    expect(log).toHaveBeenCalledOnce();
+    log.mockRestore();
   });
 
   test("another failure of the gate is not repeated", async () => {

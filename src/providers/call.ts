@@ -32,6 +32,8 @@ export interface Gate {
    */
   mayRetry(permit: Permit, attempts: number): Promise<boolean>;
   settle(permit: Permit, outcome: Outcome): Promise<void>;
+  /** Counts an admission that was lost to contention for good. */
+  lost?(provider: ProviderId): Promise<void>;
 }
 
 export type CallIo = Io & {
@@ -127,7 +129,21 @@ async function admit(gate: Gate, provider: ProviderId, options: AdmitOptions): P
     if (!isContention(errorData(error))) throw error;
     const backoff = { attempt: 1, baseMs: ADMISSION_RETRY_BASE_MS, capMs: ADMISSION_RETRY_BASE_MS };
     await io.sleep(fullJitterMs({ ...backoff, random: io.random }));
-    return await gate.admit(provider, { deadlineAtMs });
+    try {
+      return await gate.admit(provider, { deadlineAtMs });
+    } catch (again) {
+      if (isContention(errorData(again))) await countLost(gate, provider);
+      throw again;
+    }
+  }
+}
+
+/** The refusal stands, whether or not it could be counted. */
+async function countLost(gate: Gate, provider: ProviderId): Promise<void> {
+  try {
+    await gate.lost?.(provider);
+  } catch (error) {
+    log.event("contention_uncounted", { provider, code: errorData(error).code });
   }
 }
 

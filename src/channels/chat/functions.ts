@@ -101,6 +101,13 @@ export interface OutboundFunctions {
     { permit: CallPermit; outcome: Outcome["kind"]; attempts: number; latencyMs: number },
     { released: boolean }
   >;
+  /** Counts an admission that was lost to contention: its own transaction could not. */
+  readonly countLost: FunctionReference<
+    "mutation",
+    "internal",
+    { source?: string; bucket: string; outcome: string },
+    null
+  >;
   readonly mayRetry: FunctionReference<
     "query",
     "internal",

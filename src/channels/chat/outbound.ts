@@ -7,8 +7,14 @@ export function gateOf(ctx: Ctx, functions: OutboundFunctions): Gate {
   return {
     admit: async (provider) =>
       await ctx.runMutation(functions.admitCall, { provider, askedAtMs: Date.now() }),
+    lost: async (provider) => {
+      const event = { source: "outbound", bucket: provider, outcome: "contention_fallback" };
+      await ctx.scheduler.runAfter(0, functions.countLost, event);
+    },
     mayRetry: async (permit, attempts) => {
-      const { provider, slotId } = own(permit);
+      const { probeId, provider, slotId } = own(permit);
+      // A half-open circuit lets so many requests through and no more: a probe is one request.
+      if (probeId !== undefined) return false;
       return await ctx.runQuery(functions.mayRetry, { provider, slotId, attempts });
     },
     settle: async (permit, { attempts, kind: outcome, latencyMs }) => {
