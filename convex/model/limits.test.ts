@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { backend, type Backend, START_MS, useStillClock } from "../../test/edge/backend";
+import { backend, type Backend, refused, START_MS, useStillClock } from "../../test/edge/backend";
 import { DAY, MINUTE, SECOND } from "../../src/core/time";
 import * as Limits from "./limits";
 
@@ -81,6 +81,20 @@ describe("a limit", () => {
   });
 });
 
+test.each([
+  { weight: 4 },
+  { weight: NaN },
+  { weight: -2 },
+  { max: Infinity },
+  { windowMs: 0 },
+  { reserveMs: -1 },
+  { weight: 65, max: 64, windowMs: SECOND, shared: true, reserveMs: MINUTE },
+])("what is no limit is refused, whoever asks: %j", async (wrong) => {
+  const t = backend();
+  await refused(ask(t, { ...REQUEST, ...wrong }, START_MS), "invalid_request");
+  expect(await rows(t)).toEqual([]);
+});
+
 describe("a shared limit", () => {
   const SHARED: Limits.LimitRequest = {
     name: "global",
@@ -119,6 +133,23 @@ describe("a shared limit", () => {
       }),
       { numRuns: 5 },
     );
+  });
+
+  test("lets a request pass that weighs more than one shard's part, exactly as often as it may", async () => {
+    const t = backend();
+    const heavy = { ...SHARED, weight: 24 };
+    const asked = [await ask(t, heavy, START_MS), await ask(t, heavy, START_MS)];
+    expect(asked.map(({ ok }) => ok)).toEqual([true, true]);
+    const before = await rows(t);
+    const third = await ask(t, heavy, START_MS);
+    expect(third).toMatchObject({ ok: false, info: { limit: 64, remaining: 16 } });
+    expect(await rows(t)).toEqual(before);
+    if (third.ok) throw new Error("it was refused");
+    expect((await ask(t, heavy, START_MS + third.retryAfterMs - 1)).ok).toBe(false);
+    expect((await ask(t, heavy, START_MS + third.retryAfterMs)).ok).toBe(true);
+    let light = 0;
+    for (let i = 0; i < 64; i++) if ((await ask(t, SHARED, START_MS)).ok) light += 1;
+    expect(light).toBeLessThanOrEqual(16);
   });
 
   test("with a small rate is one row", async () => {

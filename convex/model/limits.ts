@@ -1,13 +1,15 @@
 import {
   type Arrival,
   decide,
+  decideSpread,
   type Demand,
+  isDecidable,
   type LimitPolicy,
   type LimitVerdict,
   shardPolicy,
   shardsFor,
 } from "../../src/core/limiter";
-import type { RateLimitInfo } from "../../src/errors/appError";
+import { AppError, type RateLimitInfo } from "../../src/errors/appError";
 import { internal } from "../_generated/api";
 import type { Id } from "../_generated/dataModel";
 import type { MutationCtx, QueryCtx } from "../_generated/server";
@@ -25,9 +27,11 @@ export interface LimitRequest extends LimitPolicy {
   readonly shared?: boolean;
 }
 
-interface Stored {
+/** A state to store when every other guard agrees as well. */
+interface Write {
   readonly id: Id<"limits"> | null;
   readonly k: string;
+  readonly arrivalMs: number;
 }
 
 /** How a decision was come by: on all of the state there is, or on the shards looked at. */
@@ -38,8 +42,7 @@ export type LimitDecision =
       readonly ok: true;
       readonly info: RateLimitInfo;
       readonly source: LimitSource;
-      readonly stored: Stored;
-      readonly arrivalMs: number;
+      readonly writes: readonly Write[];
       /** How long to wait before going ahead; 0 unless a turn was reserved. */
       readonly waitMs: number;
     }
@@ -59,7 +62,8 @@ const SHARD_CHOICES_BEFORE_REFUSAL = 8;
  * Decides without taking, so that guards checked together are taken together. Depends on one
  * document: which shard of a shared key has the most left is looked up without depending on it. A
  * refusal writes nothing, save for a state left behind by a clock that stepped back or by a longer
- * window.
+ * window. What weighs more than one shard's part depends on all of them. Throws `invalid_request`
+ * for numbers that are no limit, or a weight that could never pass.
  */
 export async function check(
   ctx: MutationCtx,
@@ -67,7 +71,12 @@ export async function check(
   nowMs: number,
 ): Promise<LimitDecision> {
   const shards = request.shared === true ? shardsFor(request) : 1;
+  const { weight = 1 } = request;
+  if (!isDecidable(request, request) || (shards > 1 && weight > request.max))
+    throw new AppError("invalid_request", { detail: NO_LIMIT });
   if (shards === 1) return await ask(ctx, request, keyOf(request), nowMs);
+  if (weight > shardPolicy(request, shards - 1, shards).max)
+    return await askAll(ctx, request, shards, nowMs);
   const first = await askShard(ctx, { request, shards, choices: SHARD_CHOICES }, nowMs);
   if (first.ok) return first;
   const choices = SHARD_CHOICES_BEFORE_REFUSAL;
@@ -75,12 +84,14 @@ export async function check(
   return second.ok || second.retryAfterMs < first.retryAfterMs ? second : first;
 }
 
+const NO_LIMIT = "max, windowMs and weight are whole numbers from 1, and no weight is above max.";
+
 /** Takes what `check` granted. Call in the same transaction, after every other guard agreed. */
 export async function take(ctx: MutationCtx, decision: LimitDecision): Promise<void> {
   if (!decision.ok) throw new Error("only a granted limit can be taken");
-  const { id, k } = decision.stored;
-  if (id === null) await ctx.db.insert("limits", { k, t: decision.arrivalMs });
-  else await ctx.db.replace("limits", id, { k, t: decision.arrivalMs });
+  for (const { arrivalMs, id, k } of decision.writes)
+    if (id === null) await ctx.db.insert("limits", { k, t: arrivalMs });
+    else await ctx.db.replace("limits", id, { k, t: arrivalMs });
 }
 
 /** Forgets a key, so that its next request finds the whole burst. */
@@ -139,6 +150,28 @@ async function askShard(
   };
 }
 
+/** Asks all shards together: for what is too heavy for one. */
+async function askAll(
+  ctx: MutationCtx,
+  request: LimitRequest,
+  shards: number,
+  nowMs: number,
+): Promise<LimitDecision> {
+  const keys = Array.from({ length: shards }, (_, shard) => shardKey(keyOf(request), shard));
+  const rows: Awaited<ReturnType<typeof load>>[] = [];
+  for (const k of keys) rows.push(await load(ctx, k));
+  const arrivals = rows.map((row) => row?.t ?? null);
+  const verdict = decideSpread(arrivals, nowMs, request, demandOf(request));
+  const info = describe(request, verdict);
+  const source = "exact" as const;
+  if (!verdict.ok) return { ok: false, info, source, retryAfterMs: verdict.retryAfterMs };
+  const writes = keys.flatMap((k, shard) => {
+    const arrivalMs = verdict.arrivals.get(shard);
+    return arrivalMs === undefined ? [] : [{ id: rows[shard]?._id ?? null, k, arrivalMs }];
+  });
+  return { ok: true, info, source, writes, waitMs: verdict.waitMs };
+}
+
 async function ask(
   ctx: MutationCtx,
   request: LimitRequest,
@@ -151,7 +184,7 @@ async function ask(
   const source = "exact" as const;
   if (verdict.ok) {
     const { arrivalMs, waitMs } = verdict;
-    return { ok: true, info, source, stored: { id: row?._id ?? null, k }, arrivalMs, waitMs };
+    return { ok: true, info, source, writes: [{ id: row?._id ?? null, k, arrivalMs }], waitMs };
   }
   if (verdict.mendedMs !== null && row !== null)
     await ctx.db.patch("limits", row._id, { t: verdict.mendedMs });
@@ -184,7 +217,10 @@ function someOf(shards: number, choices: number): number[] {
   );
 }
 
-function describe(request: LimitRequest, verdict: LimitVerdict): RateLimitInfo {
+function describe(
+  request: LimitRequest,
+  verdict: Pick<LimitVerdict, "remaining" | "resetMs">,
+): RateLimitInfo {
   const { max: limit, name, windowMs } = request;
   return { name, limit, windowMs, remaining: verdict.remaining, resetMs: verdict.resetMs };
 }

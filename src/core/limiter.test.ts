@@ -3,6 +3,8 @@ import { describe, expect, test } from "vitest";
 import {
   type Arrival,
   decide,
+  decideSpread,
+  isDecidable,
   type LimitPolicy,
   shardPolicy,
   shardsFor,
@@ -239,6 +241,116 @@ describe("the shards of a limit", () => {
   ])("are as many as its rate and burst need: %j", (policy, shards) => {
     expect(shardsFor(policy)).toBe(shards);
   });
+});
+
+describe("a request too heavy for one shard", () => {
+  /** A limit of shards that are asked together, and what a table does with the verdicts. */
+  class Spread {
+    readonly arrivals: Arrival[];
+    readonly policy: LimitPolicy;
+
+    constructor(policy: LimitPolicy, shards: number) {
+      this.policy = policy;
+      this.arrivals = Array.from({ length: shards }, () => null);
+    }
+
+    ask(nowMs: number, weight: number, reserveMs = 0): ReturnType<typeof decideSpread> {
+      const verdict = decideSpread(this.arrivals, nowMs, this.policy, { weight, reserveMs });
+      if (verdict.ok) for (const [shard, ms] of verdict.arrivals) this.arrivals[shard] = ms;
+      return verdict;
+    }
+  }
+
+  test("takes the whole burst at once, to the last, and no more", () => {
+    const key = new Spread({ max: 1_000, windowMs: MINUTE }, 64);
+    expect(key.ask(START_MS, 990)).toMatchObject({ ok: true, waitMs: 0, remaining: 10 });
+    expect(key.ask(START_MS, 11)).toMatchObject({ ok: false, remaining: 10 });
+    expect(key.ask(START_MS, 10)).toMatchObject({ ok: true, remaining: 0 });
+    expect(new Spread({ max: 5, windowMs: MINUTE }, 2).ask(START_MS, 6).ok).toBe(false);
+  });
+
+  test("over any history passes at most burst and rate, and is told when it will", () => {
+    const histories = fc.array(
+      fc.record({ gapMs: fc.nat(900), weight: fc.integer({ min: 1, max: 40 }) }),
+      { minLength: 20, maxLength: 60, size: "max" },
+    );
+    fc.assert(
+      fc.property(fc.integer({ min: 40, max: 200 }), histories, (max, history) => {
+        const policy = { max, windowMs: 2 * SECOND };
+        const key = new Spread(policy, 8);
+        const passed: { atMs: number; weight: number }[] = [];
+        let nowMs = START_MS;
+        for (const { gapMs, weight } of history) {
+          nowMs += gapMs;
+          const verdict = key.ask(nowMs, weight);
+          if (!verdict.ok) {
+            const at = (ms: number) => decideSpread(key.arrivals, ms, policy, { weight }).ok;
+            const { retryAfterMs } = verdict;
+            expect([at(nowMs + retryAfterMs - 1), at(nowMs + retryAfterMs)]).toEqual([false, true]);
+            continue;
+          }
+          passed.push({ atMs: nowMs, weight });
+        }
+        for (const [i, from] of passed.entries()) {
+          let taken = 0;
+          for (const { atMs, weight } of passed.slice(i)) {
+            taken += weight;
+            expect(taken).toBeLessThanOrEqual(max + (max * (atMs - from.atMs)) / 2_000 + 1e-6);
+          }
+        }
+      }),
+      { numRuns: 40 },
+    );
+  });
+
+  test("reserves a turn no further ahead than asked for", () => {
+    const key = new Spread({ max: 60, windowMs: MINUTE }, 4);
+    expect(key.ask(START_MS, 60).ok).toBe(true);
+    expect(key.ask(START_MS, 40, 30 * SECOND).ok).toBe(false);
+    expect(key.ask(START_MS, 40, MINUTE)).toMatchObject({ ok: true, waitMs: 40 * SECOND });
+    expect(key.ask(START_MS + 59 * SECOND, 20)).toMatchObject({ ok: false, retryAfterMs: SECOND });
+  });
+
+  test("is not held up by a clock that was set back", () => {
+    const key = new Spread({ max: 40, windowMs: SECOND }, 4);
+    key.ask(START_MS + HOUR, 40);
+    const verdict = key.ask(START_MS, 40);
+    expect(verdict).toMatchObject({ ok: false, retryAfterMs: SECOND });
+    expect(key.ask(START_MS, 40, SECOND)).toMatchObject({ ok: true, waitMs: SECOND });
+  });
+});
+
+test.each([
+  [{ max: NaN, windowMs: 1 }, {}],
+  [{ max: Infinity, windowMs: 1 }, {}],
+  [{ max: 2 ** 53, windowMs: 1 }, {}],
+  [{ max: 1, windowMs: 2 ** 53 }, {}],
+  [{ max: 1, windowMs: -1 }, {}],
+  [{ max: 1, windowMs: 1.5 }, {}],
+  [{ max: 1, windowMs: 1 }, { weight: 0 }],
+  [{ max: 1, windowMs: 1 }, { weight: -1 }],
+  [{ max: 1, windowMs: 1 }, { weight: NaN }],
+  [{ max: 10, windowMs: 1 }, { weight: 11 }],
+  [
+    { max: 10, windowMs: MINUTE },
+    { weight: 21, reserveMs: HOUR },
+  ],
+  [{ max: 1, windowMs: 1 }, { reserveMs: NaN }],
+  [{ max: 1, windowMs: 1 }, { reserveMs: Infinity }],
+])("%j with %j is nothing to decide on", (policy, demand) => {
+  expect(isDecidable(policy, demand)).toBe(false);
+});
+
+test.each([
+  [{ max: 1, windowMs: 1 }, {}],
+  [{ max: 7, windowMs: 2 ** 53 - 1 }, { weight: 7 }],
+  [{ max: 2 ** 53 - 1, windowMs: 1 }, {}],
+  [
+    { max: 10, windowMs: MINUTE },
+    { weight: 20, reserveMs: HOUR },
+  ],
+])("%j with %j is decided on", (policy, demand) => {
+  expect(isDecidable(policy, demand)).toBe(true);
 });
 
 describe("a reservation", () => {

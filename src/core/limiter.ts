@@ -86,6 +86,18 @@ function mend(arrival: Arrival, nowMs: number, burstMs: number): number | null {
   return arrival !== null && arrival - nowMs > 2 * burstMs ? nowMs + burstMs : null;
 }
 
+/** Whether a request can be decided on, and may ever pass. */
+export function isDecidable(policy: LimitPolicy, { weight = 1, reserveMs = 0 }: Demand): boolean {
+  const { max, windowMs } = policy;
+  const sizes = [max, windowMs, weight].every((size) => Number.isSafeInteger(size) && size >= 1);
+  return (
+    sizes &&
+    reserveMs >= 0 &&
+    Number.isFinite(reserveMs) &&
+    decide(null, 0, policy, { weight, reserveMs }).ok
+  );
+}
+
 /** Writes a second that one document bears without conflicts that matter. */
 const WRITES_PER_SECOND_PER_SHARD = 4;
 /** Requests at once that one document bears: a burst may use a whole limit up in a moment. */
@@ -110,4 +122,69 @@ export function shardsFor(policy: LimitPolicy): number {
 export function shardPolicy(policy: LimitPolicy, shard: number, shards: number): LimitPolicy {
   const whole = Math.floor(policy.max / shards);
   return { max: whole + (shard < policy.max % shards ? 1 : 0), windowMs: policy.windowMs };
+}
+
+export type SpreadVerdict =
+  | {
+      readonly ok: true;
+      /** States to store, by shard. */
+      readonly arrivals: ReadonlyMap<number, number>;
+      readonly waitMs: number;
+      readonly remaining: number;
+      readonly resetMs: number;
+    }
+  | {
+      readonly ok: false;
+      readonly retryAfterMs: number;
+      readonly remaining: number;
+      readonly resetMs: number;
+    };
+
+/**
+ * Decides on a request that weighs more than one shard's part, on all shards together: each gives
+ * what it has, those with the most first. Exact, and never more than the limit allows; a weight above
+ * `max` never passes.
+ */
+export function decideSpread(
+  arrivals: readonly Arrival[],
+  nowMs: number,
+  policy: LimitPolicy,
+  { weight = 1, reserveMs = 0 }: Demand = {},
+): SpreadVerdict {
+  const parts = arrivals.map((stored, shard) => {
+    const part = shardPolicy(policy, shard, arrivals.length);
+    const arrival = mend(stored, nowMs, part.max * emissionOf(part)) ?? stored;
+    const untouchedAt = (ms: number) => decide(arrival, ms, part, { weight: 0 });
+    return { arrival, part, shard, untouchedAt };
+  });
+  const leftAt = (ms: number): number =>
+    parts.reduce((sum, { untouchedAt }) => sum + untouchedAt(ms).remaining, 0);
+  const left = leftAt(nowMs);
+  const resetMs = Math.max(...parts.map(({ untouchedAt }) => untouchedAt(nowMs).resetMs));
+  const waitMs = firstMs(resetMs, (ms) => leftAt(nowMs + ms) >= weight);
+  if (waitMs > Math.min(reserveMs, policy.windowMs) || weight > policy.max)
+    return { ok: false, retryAfterMs: waitMs, remaining: left, resetMs };
+  const taken = new Map<number, number>();
+  let rest = weight;
+  const fullest = parts
+    .map((one) => ({ ...one, left: one.untouchedAt(nowMs + waitMs).remaining }))
+    .sort((a, b) => b.left - a.left);
+  for (const { arrival, left: has, part, shard } of fullest) {
+    const gives = Math.min(has, rest);
+    const verdict = decide(arrival, nowMs, part, { weight: gives, reserveMs: waitMs });
+    if (gives > 0 && verdict.ok) taken.set(shard, verdict.arrivalMs);
+    rest -= gives;
+  }
+  return { ok: true, arrivals: taken, waitMs, remaining: Math.max(0, left - weight), resetMs };
+}
+
+/** The first of 0 to `max` that holds, of which all that follow hold as well; `max` where none does. */
+function firstMs(max: number, holds: (ms: number) => boolean): number {
+  let [low, high] = [0, max];
+  while (low < high) {
+    const middle = Math.floor((low + high) / 2);
+    if (holds(middle)) high = middle;
+    else low = middle + 1;
+  }
+  return low;
 }

@@ -1,4 +1,4 @@
-import { type FunctionReference, getFunctionName } from "convex/server";
+import { type FunctionReference, getFunctionName, makeFunctionReference } from "convex/server";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { internal } from "../../../convex/_generated/api";
 import { chatFunctions } from "../../../convex/model/chatFunctions";
@@ -42,8 +42,8 @@ function context(t: Backend, lose: { settlements: boolean }) {
   return { gate: gateOf(ctx as unknown as Ctx, chatFunctions), handed, queries };
 }
 
-const late = (t: Backend, args: Args | undefined): Promise<unknown> =>
-  t.mutation(internal.outbound.settle, args ?? {});
+const SETTLE = makeFunctionReference<"mutation", Args, { released: boolean }>("outbound:settle");
+const late = (t: Backend, args: Args | undefined) => t.mutation(SETTLE, args ?? {});
 
 async function admitted(gate: ReturnType<typeof gateOf>): Promise<CallPermit> {
   const verdict = await gate.admit(PROVIDER, DEADLINE);
