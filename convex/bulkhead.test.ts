@@ -8,7 +8,7 @@ import {
   START_MS,
   useStillClock,
 } from "../test/edge/backend";
-import { MINUTE, SECOND } from "../src/core/time";
+import { DAY, MINUTE, SECOND } from "../src/core/time";
 import { internal } from "./_generated/api";
 
 useStillClock();
@@ -88,6 +88,12 @@ describe("acquireSlot", () => {
   test.each([0, -1, 501, NaN, Infinity])("of %d slots is refused", async (maxConcurrent) => {
     const t = backend();
     await refused(acquire(t, "a", maxConcurrent), "invalid_request");
+    expect(await rowCounts(t)).toEqual({});
+  });
+
+  test.each([Infinity, DAY + 1])("for %d ms, which is no lease, is refused", async (leaseTtlMs) => {
+    const t = backend();
+    await refused(acquire(t, "a", 2, leaseTtlMs), "invalid_request");
     expect(await rowCounts(t)).toEqual({});
   });
 

@@ -1,5 +1,5 @@
 import { v } from "convex/values";
-import { SECOND } from "../src/core/time";
+import { DAY, SECOND } from "../src/core/time";
 import { AppError } from "../src/errors/appError";
 import { internal } from "./_generated/api";
 import { internalMutation, internalQuery } from "./_generated/server";
@@ -7,6 +7,7 @@ import { newBatch, takeBatch } from "./model/batch";
 import * as Slots from "./model/slots";
 
 const LEASE_MIN_MS = 15 * SECOND;
+const LEASE_MAX_MS = DAY;
 const SATURATED_RETRY_MS = SECOND;
 const LIST_MAX = 500;
 
@@ -24,7 +25,7 @@ interface Acquired {
 /**
  * Takes one of `maxConcurrent` slots for `leaseId`, or says when to come back. Asking again with
  * the same lease id renews it: a reply that was lost costs no second slot. Throws `invalid_request`
- * for a size out of 1 to 500.
+ * for a size out of 1 to 500, and a lease above a day.
  */
 export const acquireSlot = internalMutation({
   args: {
@@ -45,6 +46,8 @@ export const acquireSlot = internalMutation({
     const size = Math.floor(maxConcurrent);
     if (!(size >= 1 && size <= Slots.POOL_SLOTS_MAX))
       throw new AppError("invalid_request", { detail: "maxConcurrent is 1 to 500." });
+    if (leaseTtlMs > LEASE_MAX_MS)
+      throw new AppError("invalid_request", { detail: "leaseTtlMs is at most a day." });
     const leaseMs = Math.max(LEASE_MIN_MS, Math.floor(leaseTtlMs) || LEASE_MIN_MS);
     const seen: Held[] = await ctx.runQuery(
       internal.bulkhead.listHeld,
@@ -80,12 +83,16 @@ export const releaseSlot = internalMutation({
       { useStaleSnapshot: true },
     );
     const own = seen.find(({ holder }) => holder === leaseId);
-    if (own === undefined || (fence !== undefined && own.fence !== fence))
-      return { released: false };
-    const row = await Slots.loadHeld(ctx, own);
-    if (row === null) return { released: false };
+    const row = (own === undefined ? null : await Slots.loadHeld(ctx, own)) ?? (await heldNow());
+    if (row === null || (fence !== undefined && row.f !== fence)) return { released: false };
     await Slots.release(ctx, row, nowMs);
     return { released: true };
+
+    // A slot taken a moment ago is not in an older snapshot; left to its lease, it would be lost.
+    async function heldNow() {
+      const held = await Slots.held(ctx, provider, nowMs);
+      return held.find(({ h }) => h === leaseId) ?? null;
+    }
   },
 });
 

@@ -55,6 +55,20 @@ describe("a pool", () => {
   });
 });
 
+test("a slot is given back by its lease however lately it was taken", async () => {
+  const pool = { provider: "crawler" };
+  for (let i = 0; i < 40; i++) {
+    const lease = { ...pool, leaseId: `lease ${i}` };
+    const size = { maxConcurrent: 2, leaseTtlMs: MINUTE };
+    const { acquired } = await app.run<{ acquired: boolean }>("bulkhead:acquireSlot", {
+      ...lease,
+      ...size,
+    });
+    const { released } = await app.run<{ released: boolean }>("bulkhead:releaseSlot", lease);
+    expect([i, acquired, released]).toEqual([i, true, true]);
+  }
+});
+
 describe("a caller that dies", () => {
   const provider = "gmail_oauth";
 
