@@ -51,6 +51,21 @@ describe("what a state means", () => {
     expect(probesFromMs(breaker.state, POLICY)).toBe(START_MS + cooldownMs);
   });
 
+  test("opened by a clock that was set back since, it is probed instead of waited for", () => {
+    const at = (nowMs: number) => phaseAt(openAt(START_MS, 2), nowMs, POLICY);
+    expect(at(START_MS - 2 * MINUTE)).toEqual({ kind: "open", retryAfterMs: 4 * MINUTE });
+    expect(at(START_MS - 2 * MINUTE - 1)).toEqual({ kind: "half_open" });
+    expect(at(START_MS - 1_000 * MINUTE)).toEqual({ kind: "half_open" });
+  });
+
+  test("follows a cooldown that is set while it is open", () => {
+    const at = (cooldownMs: number) =>
+      phaseAt(openAt(START_MS, 1), START_MS + MINUTE / 2, { ...POLICY, cooldownMs });
+    expect(at(20 * SECOND)).toEqual({ kind: "half_open" });
+    expect(at(MINUTE)).toEqual({ kind: "open", retryAfterMs: MINUTE / 2 });
+    expect(at(10 * MINUTE)).toEqual({ kind: "open", retryAfterMs: 9.5 * MINUTE });
+  });
+
   test("closed, everything passes, and the same where an operator only wants to watch", () => {
     for (const breaker of [CLOSED, closed(openAt(0, 3)), forced(CLOSED, "metrics_only")]) {
       expect(phaseAt(breaker, START_MS, POLICY)).toEqual({ kind: "closed" });

@@ -70,7 +70,11 @@ export function phaseAt({ state }: Breaker, nowMs: number, policy: BreakerPolicy
       return { kind: "open", retryAfterMs: policy.cooldownMs };
     case "open": {
       const retryAfterMs = (probesFromMs(state, policy) ?? nowMs) - nowMs;
-      return retryAfterMs > 0 ? { kind: "open", retryAfterMs } : { kind: "half_open" };
+      // Opened by a clock that has since been set back: to wait for that time would be an outage.
+      const isOfAnotherClock = retryAfterMs > 2 * cooldownMsOf(state.openings, policy);
+      return retryAfterMs > 0 && !isOfAnotherClock
+        ? { kind: "open", retryAfterMs }
+        : { kind: "half_open" };
     }
   }
 }
@@ -78,9 +82,11 @@ export function phaseAt({ state }: Breaker, nowMs: number, policy: BreakerPolicy
 /** When an open circuit admits its first probes, in epoch milliseconds; null for one not open. */
 export function probesFromMs(state: BreakerState, policy: BreakerPolicy): number | null {
   if (state.kind !== "open") return null;
-  const growth = Math.min(COOLDOWN_GROWTH_MAX, 2 ** Math.min(state.openings - 1, 10));
-  return state.openedAtMs + policy.cooldownMs * growth;
+  return state.openedAtMs + cooldownMsOf(state.openings, policy);
 }
+
+const cooldownMsOf = (openings: number, { cooldownMs }: BreakerPolicy): number =>
+  cooldownMs * Math.min(COOLDOWN_GROWTH_MAX, 2 ** Math.min(openings - 1, 10));
 
 /** One of a half-open circuit's places. Absent ones are free. */
 export interface Probe {
