@@ -280,6 +280,26 @@ describe("in a large pool", () => {
   });
 });
 
+describe("one who is next in a slot that is not used any more, and came too late,", () => {
+  test("never runs, and whoever waits behind it is served", async () => {
+    vi.stubEnv("TOOL_JOB_RUNMAX_WEB", "32");
+    const t = backend();
+    await enqueueMany(t, numbered(32));
+    const claims = await handed(t);
+    const late = await wait(t, { deadlineMs: SECOND });
+    const slot = (await rows(t)).slots.find(({ n }) => n === late);
+    const holder = claims.find(({ jobId }) => jobId === slot?.h);
+    if (holder === undefined || slot === undefined) throw new Error("it is next somewhere");
+    vi.advanceTimersByTime(2 * SECOND);
+    vi.stubEnv("TOOL_JOB_RUNMAX_WEB", String(Math.max(1, slot.i)));
+    await t.run((ctx) => ctx.db.patch("slots", slot._id, { i: Math.max(1, slot.i) }));
+    for (const claim of claims) if (claim !== holder) await complete(t, claim);
+    expect(await complete(t, holder, { wantsNext: true })).toEqual({ ok: true, next: null });
+    expect(await get(t, late)).toMatchObject({ status: "failed", attempts: 0 });
+    expect((await stats(t)).byStatus).toMatchObject({ queued: 0, running: 0, failed: 1 });
+  });
+});
+
 test("without mishaps, jobs come to their end over any overlapping history, each exactly once", async () => {
   const step = fc.oneof(
     { weight: 5, arbitrary: fc.record({ kind: fc.constant("enqueue" as const), by: fc.nat(3) }) },

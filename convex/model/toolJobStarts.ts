@@ -207,7 +207,9 @@ async function moveOn(
   queue: ToolQueue,
   { next, nowMs }: { readonly next: Job | null; readonly nowMs: number },
 ): Promise<Claim | null> {
-  if (next === null) return await serve(ctx, queue, nowMs);
+  const isLate = next !== null && isPast(deadlineOf(next), nowMs);
+  if (isLate) await missDeadline(ctx, next, nowMs);
+  if (next === null || isLate) return await serve(ctx, queue, nowMs);
   const seat = await Line.findSeat(ctx, queue, { mustFit: true, nowMs });
   if (seat.kind === "full") throw new Error("a job that must fit finds a place");
   return (await place(ctx, queue, draftOf(next), { seat, nowMs })).claim;
