@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { loadOurs } from "../../../scripts/bench/ours/index";
-import { playHistories } from "./jobHistory";
+import { playHistories } from "./jobHistories";
 
 const TRANSACTIONS_MIN = 100_000;
 const PARTS = 5;

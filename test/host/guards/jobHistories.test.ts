@@ -1,7 +1,7 @@
 import { beforeAll, expect, test } from "vitest";
 import type { Definition } from "../../../scripts/bench/engine/app";
 import { loadOurs } from "../../../scripts/bench/ours/index";
-import { playHistories } from "./jobHistory";
+import { playHistories } from "./jobHistories";
 
 let app: Definition;
 beforeAll(async () => {
