@@ -131,6 +131,11 @@ type Turn =
   /** As many as one look may take could not be started any more; there may be others. */
   | { readonly kind: "unknown" };
 
+/** Jobs that came too late and are ended in one transaction: it bears no more, whatever the knob. */
+const BURDEN_MAX = 200;
+/** Jobs that weigh as much as one with large arguments, which are read and deleted. */
+const PAYLOAD_BURDEN = 4;
+
 /** Whose turn it is in a slot, taken off its waiting place. Who came too late is told so. */
 async function nextTurn(
   ctx: MutationCtx,
@@ -139,7 +144,8 @@ async function nextTurn(
 ): Promise<Turn> {
   const looks = readKnob(env, "TOOL_JOB_CLAIM_SCAN");
   let chosen = next;
-  for (let look = 0; look < looks; look++) {
+  let burden = 0;
+  for (let look = 0; look < looks && burden < BURDEN_MAX; look++) {
     const found =
       chosen === null ? await Line.firstInLine(ctx, queue) : { job: chosen, stripe: null };
     chosen = null;
@@ -147,6 +153,7 @@ async function nextTurn(
     if (found.job.p !== PLACE.next) await Line.leave(ctx, found);
     if (!isPast(deadlineOf(found.job), nowMs)) return { kind: "job", job: found.job };
     await missDeadline(ctx, found.job, nowMs);
+    burden += found.job.v === true ? PAYLOAD_BURDEN : 1;
   }
   return { kind: "unknown" };
 }
