@@ -7,6 +7,7 @@ import * as QueueAlerts from "./model/toolJobAlerts";
 import * as Batches from "./model/toolJobBatches";
 import { cleanUp } from "./model/toolJobCleanup";
 import * as DeadLetters from "./model/toolJobDeadLetters";
+import * as Input from "./model/toolJobInput";
 import * as Rows from "./model/toolJobRows";
 import * as ToolJobs from "./model/toolJobs";
 import {
@@ -26,25 +27,14 @@ import * as ToolResults from "./model/toolResults";
 
 /** Where the work's result is cached. */
 const cacheKey = v.object({ namespace: v.string(), key: v.string() });
-/** Largest arguments of a job, in characters. */
-const ARGS_CHARS_MAX = 16 * 1024;
-
-/** The queue of a tool. Throws `invalid_request` for one that is unknown or does not queue. */
-function queueFor(toolName: string, argsJson: readonly string[]): Rows.ToolQueue {
-  const queue = Rows.queueOf(toolName);
-  if (queue === null)
-    throw new AppError("invalid_request", { detail: "This tool does not queue." });
-  if (argsJson.some((json) => json.length > ARGS_CHARS_MAX))
-    throw new AppError("invalid_request", { detail: "The arguments are too large." });
-  return queue;
-}
 
 /**
  * Makes a job: `run` where the caller is to run it at once, `waiting` where others will, `joined` to
  * identical work in flight or not, or `saturated`. With `run: "worker"` the caller never runs it.
  * With `cache`, a result that was stored since the caller looked there is `cached`, a failure that is
- * remembered there is `negative`, and no job is made. `deadlineMs` from now on the job is not started any more. Throws `invalid_request` for an
- * unknown tool or oversized arguments.
+ * remembered there is `negative`, and no job is made. `deadlineMs` from now on the job is not started
+ * any more. Throws `invalid_request` for an unknown tool, for arguments that are too large or no JSON,
+ * and for a deadline that has passed.
  */
 export const enqueue = internalMutation({
   args: {
@@ -66,7 +56,7 @@ export const enqueue = internalMutation({
     v.object({ kind: v.literal("saturated"), retryAfterMs: v.number() }),
   ),
   handler: async (ctx, { cache, run = "caller", toolName, ...job }) => {
-    const queue = queueFor(toolName, [job.argsJson]);
+    const queue = Input.queueFor(toolName, [job], job.deadlineMs);
     // Between a caller's look at the cache and this, the job it would have joined may have ended.
     const known = cache === undefined ? null : await ToolResults.findEnded(ctx, cache, Date.now());
     if (known !== null) return known;
@@ -95,10 +85,7 @@ export const enqueueMany = internalMutation({
     retryAfterMs: v.number(),
   }),
   handler: async (ctx, { jobs, toolName, ...common }) => {
-    const queue = queueFor(
-      toolName,
-      jobs.map(({ argsJson }) => argsJson),
-    );
+    const queue = Input.queueFor(toolName, jobs, common.deadlineMs);
     if (jobs.length > Batches.BATCH_JOBS_MAX)
       throw new AppError("invalid_request", { detail: "Too many jobs at once." });
     const many = await Batches.enqueueMany(
@@ -169,9 +156,8 @@ const cacheEntry = v.object({
 
 /**
  * Ends a job well and caches its result in the same transaction, unless the namespace was cleared
- * since the job was begun. Not `ok` for a stale worker, nor for
- * a job that was cancelled. The slot goes to whoever is next: as `next` to a worker that
- * `wantsNext`, else to a worker that this starts.
+ * since the job was begun. Not `ok` for a stale worker, nor for a job that was cancelled. The slot
+ * goes to whoever is next: as `next` to a worker that `wantsNext`, else to a worker that this starts.
  */
 export const complete = internalMutation({
   args: {
@@ -295,7 +281,10 @@ export const requeueDeadLetter = internalMutation({
   handler: (ctx, { jobId }) => DeadLetters.requeue(ctx, jobId),
 });
 
-/** Puts the oldest dead letters back, of one tool or of all, up to 100; `dryRun` only says which. */
+/**
+ * Puts the oldest dead letters back, of one tool or of all, up to 100; `dryRun` only says which.
+ * Throws `invalid_request` for a limit below 1.
+ */
 export const requeueDeadLetters = internalMutation({
   args: {
     toolName: v.optional(v.string()),
@@ -309,6 +298,7 @@ export const requeueDeadLetters = internalMutation({
     hasMore: v.boolean(),
   }),
   handler: async (ctx, { dryRun = false, ...wanted }) => {
+    Input.checkCount(wanted.limit);
     const { hasMore, jobIds } = await DeadLetters.requeueMany(ctx, { ...wanted, dryRun });
     return { requeued: dryRun ? 0 : jobIds.length, jobIds: [...jobIds], dryRun, hasMore };
   },
@@ -316,7 +306,8 @@ export const requeueDeadLetters = internalMutation({
 
 /**
  * Puts a dead letter off until a time, or by a delay, at which it goes back into the queue by
- * itself; it is kept until then, with the reason. Throws `invalid_request` without a time.
+ * itself; it is kept until then, with the reason. Throws `invalid_request` without a time within a
+ * year, or without a reason.
  */
 export const deferDeadLetter = internalMutation({
   args: {
@@ -326,12 +317,9 @@ export const deferDeadLetter = internalMutation({
     reason: v.string(),
   },
   returns: v.union(v.object({ ok: v.literal(true), untilMs: v.number() }), refused),
-  handler: async (ctx, { delayMs, jobId, reason, untilMs }) => {
-    const nowMs = Date.now();
-    const wanted = untilMs ?? nowMs + (delayMs ?? Number.NaN);
-    if (!Number.isFinite(wanted))
-      throw new AppError("invalid_request", { detail: "Give untilMs or delayMs." });
-    return await DeadLetters.defer(ctx, { jobId, reason, untilMs: Math.max(nowMs, wanted) });
+  handler: async (ctx, { jobId, ...wanted }) => {
+    const untilMs = Input.deferredUntil(wanted, Date.now());
+    return await DeadLetters.defer(ctx, { jobId, reason: wanted.reason, untilMs });
   },
 });
 

@@ -76,6 +76,7 @@ import type * as model_toolJobCleanup from "../model/toolJobCleanup.js";
 import type * as model_toolJobCounts from "../model/toolJobCounts.js";
 import type * as model_toolJobDeadLetters from "../model/toolJobDeadLetters.js";
 import type * as model_toolJobEnds from "../model/toolJobEnds.js";
+import type * as model_toolJobInput from "../model/toolJobInput.js";
 import type * as model_toolJobLine from "../model/toolJobLine.js";
 import type * as model_toolJobRows from "../model/toolJobRows.js";
 import type * as model_toolJobShapes from "../model/toolJobShapes.js";
@@ -171,6 +172,7 @@ declare const fullApi: ApiFromModules<{
   "model/toolJobCounts": typeof model_toolJobCounts;
   "model/toolJobDeadLetters": typeof model_toolJobDeadLetters;
   "model/toolJobEnds": typeof model_toolJobEnds;
+  "model/toolJobInput": typeof model_toolJobInput;
   "model/toolJobLine": typeof model_toolJobLine;
   "model/toolJobRows": typeof model_toolJobRows;
   "model/toolJobShapes": typeof model_toolJobShapes;
