@@ -4,7 +4,6 @@ import {
   backend,
   type Backend,
   pending,
-  refused,
   rowCounts,
   settleAll,
   START_MS,
@@ -13,6 +12,7 @@ import {
 import {
   busy,
   complete,
+  enqueue,
   fail,
   get,
   handed,
@@ -180,9 +180,44 @@ describe("dead letters", () => {
     expect(await get(t, other)).toMatchObject({ status: "running" });
   });
 
-  test("are put off until a time, which must be given", async () => {
+  test("of a tool that is no more are not put off for ever: they die with their retention", async () => {
     const t = backend();
-    await refused(defer(t, await bury(t), {}), "invalid_request");
+    const jobId = await bury(t);
+    await defer(t, jobId, { delayMs: HOUR });
+    await t.run((ctx) => ctx.db.patch("toolJobs", jobId, { t: "search_moon" }));
+    await advance(t, HOUR);
+    expect(await list(t)).toMatchObject([{ jobId, deadLetterAt: START_MS, deferred: null }]);
+    vi.setSystemTime(START_MS + 7 * DAY);
+    await t.mutation(internal.toolJobs.cleanupExpired, {});
+    expect(await get(t, jobId)).toBeNull();
+  });
+
+  test("of one tool are found behind any number of another's", async () => {
+    const t = backend();
+    const job = { a: START_MS - 1, p: "d", t: "search_web", c: "r", o: "o", f: 1 } as const;
+    for (let part = 0; part < 6; part++)
+      await t.run(async (ctx) => {
+        for (let i = 0; i < 100; i++) await ctx.db.insert("toolJobs", job);
+      });
+    const jobId = await bury(t, "search_products");
+    expect(await requeueMany(t, { toolName: "search_products", limit: 5 })).toMatchObject({
+      jobIds: [jobId],
+      hasMore: false,
+    });
+  });
+
+  test("that are requeued are joined by identical work, as they were before", async () => {
+    const t = backend();
+    const workKey = "web:shoes";
+    const claim = await run(t, { workKey });
+    await fail(t, claim, { retryable: false });
+    // Nobody joins a dead letter.
+    const other = await run(t, { workKey });
+    await complete(t, other);
+    await requeue(t, claim.jobId);
+    expect(await enqueue(t, { workKey })).toMatchObject({ jobId: claim.jobId, joined: true });
+    await complete(t, await handedOne(t));
+    expect(await run(t, { workKey })).not.toMatchObject({ jobId: claim.jobId });
   });
 });
 

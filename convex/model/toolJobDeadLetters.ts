@@ -18,8 +18,10 @@ import {
   without,
 } from "./toolJobRows";
 
-/** Dead letters shown at once, and looked at for those of one tool. */
+/** Dead letters shown at once. */
 export const LIST_MAX = 500;
+/** Dead letters looked at for those of one tool. */
+const LOOKS_MAX = 4_000;
 const REASON_CHARS_MAX = 200;
 
 /** A dead letter without what users asked: arguments and results are never shown to operators. */
@@ -91,17 +93,21 @@ export async function requeueMany(
   wanted: { readonly toolName?: string; readonly limit: number; readonly dryRun: boolean },
 ): Promise<Redriven> {
   const { dryRun, limit, toolName } = wanted;
-  const most = Math.min(BATCH_JOBS_MAX, Math.max(1, Math.floor(limit) || 1));
-  const dead = await at(ctx, PLACE.deadLetter).take(LIST_MAX);
-  const matching = dead.filter(
-    ({ t }) => queueOf(t) !== null && (toolName === undefined || t === toolName),
-  );
-  const chosen = matching.slice(0, most);
+  const most = Math.min(BATCH_JOBS_MAX, limit);
+  const wants = ({ t }: Job): boolean =>
+    queueOf(t) !== null && (toolName === undefined || t === toolName);
+  const chosen: Job[] = [];
+  let hasMore = false;
+  let looks = 0;
+  // Those of one tool may lie behind any number of another's.
+  for await (const job of at(ctx, PLACE.deadLetter)) {
+    looks += 1;
+    hasMore = looks > LOOKS_MAX || (wants(job) && chosen.length === most);
+    if (hasMore) break;
+    if (wants(job)) chosen.push(job);
+  }
   if (!dryRun) await requeueAll(ctx, chosen, Date.now());
-  return {
-    jobIds: chosen.map(({ _id }) => _id),
-    hasMore: matching.length > most || dead.length === LIST_MAX,
-  };
+  return { jobIds: chosen.map(({ _id }) => _id), hasMore };
 }
 
 async function requeueAll(ctx: MutationCtx, jobs: readonly Job[], nowMs: number): Promise<void> {
@@ -115,9 +121,13 @@ async function requeueAll(ctx: MutationCtx, jobs: readonly Job[], nowMs: number)
   }
 }
 
-/** The row of a job that starts over: no attempt counts, and nobody waits for it by a deadline. */
+/**
+ * The row of a job that starts over: no attempt counts, and nobody waits for it by a deadline. Others
+ * who want the same work join it again.
+ */
 function anew(job: Job): JobRow {
-  return { ...without(looseRow(job), ["d", "w"]), p: PLACE.backingOff, b: job.f };
+  const row = { ...without(looseRow(job), ["d", "q", "w"]), p: PLACE.backingOff, b: job.f };
+  return job.q === undefined ? row : { ...row, k: job.q };
 }
 
 export type Deferred = { ok: true; untilMs: number } | Refused;
@@ -150,7 +160,13 @@ export async function requeueDeferred(
   ctx: MutationCtx,
   { jobId, untilMs }: { readonly jobId: JobId; readonly untilMs: number },
 ): Promise<void> {
-  const found = await find(ctx, jobId);
-  if ("reason" in found || found.job.u?.untilMs !== untilMs) return;
-  await requeueAll(ctx, [found.job], Date.now());
+  const job = await ctx.db.get("toolJobs", jobId);
+  if (job?.p !== PLACE.deferred || job.u?.untilMs !== untilMs) return;
+  if (queueOf(job.t) !== null) {
+    await requeueAll(ctx, [job], Date.now());
+    return;
+  }
+  // Its tool is no more: it is kept as long as any dead letter.
+  const row = { ...looseRow(job), p: PLACE.deadLetter, a: job.u.sinceMs };
+  await ctx.db.replace("toolJobs", jobId, row);
 }

@@ -98,7 +98,8 @@ export async function bury(
   nowMs: number,
 ): Promise<void> {
   const row = { ...settledRow(job, PLACE.deadLetter, nowMs), w: reason };
-  await ctx.db.replace("toolJobs", job._id, row);
+  const { k: workKey } = job;
+  await ctx.db.replace("toolJobs", job._id, workKey === undefined ? row : { ...row, q: workKey });
   await Counts.add(ctx, job.t, { deadLetters: 1 });
 }
 

@@ -81,6 +81,8 @@ export const toolTables = {
     m: v.optional(v.number()),
     /** Key of identical work: joined while it is queued or running, and absent after. */
     k: v.optional(v.string()),
+    /** That key of a dead letter, which nobody joins: its own again when it is requeued. */
+    q: v.optional(v.string()),
     /** Slot and its fence while running; the slot where it is to be next. */
     l: v.optional(v.id("slots")),
     g: v.optional(v.number()),
