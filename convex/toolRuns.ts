@@ -22,7 +22,10 @@ export const run = internalAction({
   returns: v.null(),
   handler: async (ctx, { claims }) => {
     const untilMs = Date.now() + WORKER_MS;
-    await Promise.all(claims.map((first) => runLane(ctx, first, untilMs)));
+    const lanes = claims.map((first) => runLane(ctx, first, untilMs));
+    // The end of an action ends all it does: the fault of one lane must not cut the others short.
+    const failed = (await Promise.allSettled(lanes)).find(({ status }) => status === "rejected");
+    if (failed?.status === "rejected") throw failed.reason;
     return null;
   },
 });

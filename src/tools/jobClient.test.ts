@@ -234,6 +234,15 @@ test("a refusal says when to come back, a result stored meanwhile is one", async
 
 const STATES = ["queued", "running", "completed", "cancelled", "dead_letter", "gone"] as const;
 
+test.each(["", "no JSON", "null", "{}", '{"kind":"complete"}', '{"kind":"odd","value":""}'])(
+  "a result that nobody can read is none: %s",
+  async (resultJson) => {
+    const job = () => ({ status: "completed", resultJson });
+    const { outcome } = await play({ enqueued: [WAITING], job });
+    expect(outcome).toMatchObject({ kind: "failed", backpressure: { reason: "dead_letter" } });
+  },
+);
+
 test("whatever a job does, a caller looks six times at most and stays no longer than its wait", async () => {
   await fc.assert(
     fc.asyncProperty(

@@ -172,9 +172,14 @@ export const resultJson = ({ kind, value }: JobResult): string => JSON.stringify
 
 const KINDS: readonly string[] = ["complete", "partial", "empty"] satisfies JobResult["kind"][];
 
+/** Null for what no worker of ours stored: whoever ended such a job did not know what is waited for. */
 function resultOf(json: string | null): JobResult | null {
-  const stored: unknown = json === null ? null : JSON.parse(json);
-  return isResult(stored) ? stored : null;
+  try {
+    const stored: unknown = json === null ? null : JSON.parse(json);
+    return isResult(stored) ? stored : null;
+  } catch {
+    return null;
+  }
 }
 
 function isResult(stored: unknown): stored is JobResult {

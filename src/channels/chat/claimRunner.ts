@@ -91,8 +91,12 @@ interface Work {
 /** What a claim asks for; null where no tool of ours does it any more, since it was queued. */
 function workOf({ argsJson, toolName }: Claim): Work | null {
   if (!isToolId(toolName) || !isQueuedToolId(toolName)) return null;
-  const parsed = parseToolArgs<QueuedToolId>(toolName, JSON.parse(argsJson) as unknown);
-  return parsed.ok ? { tool: toolName, args: parsed.args } : null;
+  try {
+    const parsed = parseToolArgs<QueuedToolId>(toolName, JSON.parse(argsJson) as unknown);
+    return parsed.ok ? { tool: toolName, args: parsed.args } : null;
+  } catch {
+    return null;
+  }
 }
 
 type Ran =
