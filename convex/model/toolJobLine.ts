@@ -222,6 +222,10 @@ export interface InLine {
  * class drawn is not on that stripe it is looked for on the others, since a class with few jobs is
  * on few stripes and would wait for chance to find them; where it is nowhere, one is drawn among
  * those on the stripe.
+ * Each hand-over finds every stripe with a job with a chance of 1/16 or more, so the head of a class
+ * of weight w out of W is served by it with at least w / 16 W: that it is still there after n of them
+ * has a chance of (1 - w / 16 W)^n at most, whoever comes meanwhile. Behind the head, it is as many
+ * times that as there are jobs before it on its stripe.
  * Where that finds nobody, the whole line is read as it is now: who joins it meanwhile makes this
  * transaction start over, so that nobody is overlooked.
  */
