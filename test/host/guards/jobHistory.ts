@@ -76,7 +76,7 @@ export class JobHistory {
     for (const { name, tool } of TOOLS) {
       const size = large && name === "WEB" ? LARGE : 2;
       variables[`TOOL_JOB_RUNMAX_${name}`] = String(size);
-      variables[`TOOL_JOB_QMAX_${name}`] = large ? "80" : "17";
+      variables[`TOOL_JOB_QMAX_${name}`] = size === LARGE ? "80" : "5";
       this.#sizes.set(tool, size);
     }
     const late = () => this.#schedulerMs();
