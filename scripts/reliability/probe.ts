@@ -11,7 +11,7 @@ import { inParallel, newSyntheticRun, probe, type Probed, type Prober } from "./
 import { probeLines } from "./probeText";
 import { type Judged, reported, type Run } from "./report";
 import { openTarget, type Target, TARGET_OPTIONS, TARGET_USAGE } from "./target";
-import { UsageError, wholeNumber } from "./usage";
+import { mistakeIn, reportFlags, UsageError, wholeNumber } from "./usage";
 
 const USAGE = [
   "Usage: npm run reliability:probe -- [flags]",
@@ -27,26 +27,24 @@ const USAGE = [
   "Exit code: 0 every probe passed, 1 one did not, 2 it could not run.",
 ];
 
+const OPTIONS = {
+  ...TARGET_OPTIONS,
+  origin: { type: "string" },
+  "auth-token": { type: "string" },
+  "gmail-token": { type: "string" },
+  "whatsapp-secret": { type: "string" },
+  "whatsapp-verify-token": { type: "string" },
+  "slo-baseline": { type: "string" },
+  "timeout-ms": { type: "string" },
+  json: { type: "boolean", default: false },
+  out: { type: "string" },
+  help: { type: "boolean", short: "h", default: false },
+} as const;
+
 type Flags = ReturnType<typeof readFlags>;
 
-function readFlags(argv: readonly string[]) {
-  return parseArgs({
-    args: [...argv],
-    options: {
-      ...TARGET_OPTIONS,
-      origin: { type: "string" },
-      "auth-token": { type: "string" },
-      "gmail-token": { type: "string" },
-      "whatsapp-secret": { type: "string" },
-      "whatsapp-verify-token": { type: "string" },
-      "slo-baseline": { type: "string" },
-      "timeout-ms": { type: "string" },
-      json: { type: "boolean", default: false },
-      out: { type: "string" },
-      help: { type: "boolean", short: "h", default: false },
-    },
-  }).values;
-}
+const readFlags = (argv: readonly string[]) =>
+  parseArgs({ args: [...argv], options: OPTIONS }).values;
 
 /** `npm run reliability:probe`: every guard of every route refuses as its contract says. */
 export const main: Main = async (argv, io) => {
@@ -60,8 +58,7 @@ export const main: Main = async (argv, io) => {
     {
       name: "synthetic-probes",
       empty: { ...EMPTY, syntheticRun },
-      out: typeof flags === "string" ? null : (flags.out ?? null),
-      json: typeof flags !== "string" && flags.json,
+      ...reportFlags(argv, OPTIONS),
       render: (report) => probeLines(ProbeReport.parse(report)),
       run: async (run) => {
         if (typeof flags === "string") throw new UsageError(flags);
@@ -77,8 +74,7 @@ function understood(argv: readonly string[]): Flags | string {
   try {
     return readFlags(argv);
   } catch (error) {
-    const said = error instanceof Error ? (error.message.split(". ")[0] ?? "") : String(error);
-    return `${said}. See npm run reliability:probe -- --help.`;
+    return mistakeIn(error, "reliability:probe");
   }
 }
 
@@ -220,7 +216,9 @@ function judge(probed: readonly Probed[], checks: Findings["checks"]): Judged {
     verdict: failed.length + missed.length === 0 ? "PASS" : "FAIL",
     reasons: [
       ...failed.map(
-        ({ title, expected, actual }) => `${title}: expected ${expected}, got ${actual}`,
+        ({ title, expected, actual, details }) =>
+          // Where status and code are right it is something else that is not.
+          `${title}: ${expected === actual ? details.join(", ") : `expected ${expected}, got ${actual}`}`,
       ),
       ...missed.map(({ name, expected, actual }) => `${name}: ${actual}, expected ${expected}`),
       ...[...unsent].map(([why, count]) => `${count} not sent: ${why}`),

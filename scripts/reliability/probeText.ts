@@ -6,6 +6,10 @@ type Probe = ProbeReport["probes"][number];
 export function probeLines(report: ProbeReport): readonly string[] {
   const { baseUrl, environment, verdict, reasons, probes, checks, counts, latency } = report;
   const where = `${baseUrl ?? "no target"}${environment === null ? "" : ` (${environment})`}`;
+  const end = [`  ${verdict}`, ...reasons.map((reason) => `  - ${reason}`)];
+  // Where nobody answered, a hundred probes that say so would bury the one sentence that helps.
+  if (verdict === "INCONCLUSIVE" && probes.every(({ status }) => status === null))
+    return [`Probes of ${where}`, "", ...end];
   const failed = probes.filter(({ pass }) => !pass);
   return [
     `Probes of ${where}`,
@@ -25,8 +29,7 @@ export function probeLines(report: ProbeReport): readonly string[] {
             `half within ${latency.p50Ms} ms, 95 % within ${latency.p95Ms} ms, all within ${latency.maxMs} ms`,
           "",
         ]),
-    `  ${verdict}`,
-    ...reasons.map((reason) => `  - ${reason}`),
+    ...end,
   ];
 }
 

@@ -1,5 +1,5 @@
 import { execFile } from "node:child_process";
-import { mkdir, rename, writeFile } from "node:fs/promises";
+import { mkdir, rename, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { promisify } from "node:util";
@@ -36,7 +36,7 @@ export interface Reporting<Findings extends object> {
   /** Looks, keeps what it finds, and judges it. */
   run(run: Run<Findings>): Promise<Judged>;
   /** What a person reads. */
-  render(artifact: Head & Findings): readonly string[];
+  readonly render: (artifact: Head & Findings) => readonly string[];
   /** Where to write; null is a new file below `.output/reliability`. */
   readonly out: string | null;
   /** Prints the artifact instead of the summary. */
@@ -104,8 +104,21 @@ export async function reported<Findings extends object>(
     commit,
     passed: judged.verdict === "PASS",
   };
-  const file = await write(reporting, artifact, io.projectDir);
-  print(reporting, artifact, io, path.relative(io.projectDir, file));
+  const file = fileOf(reporting, startedAt, io.projectDir);
+  const unwritten = await write(file, artifact).then(
+    () => null,
+    (error: unknown) => (error instanceof Error ? error.message : String(error)),
+  );
+  print(reporting, artifact, io);
+  // Last, for people and for programs; of two outputs the one that holds nothing else.
+  const where = `Report: ${path.relative(io.projectDir, file)}`;
+  if (unwritten !== null) {
+    io.printError(`The report could not be written to ${file}: ${unwritten}`);
+    // Whoever was promised a report and finds none must not take the run for a sound one.
+    return EXIT_CODES.INCONCLUSIVE;
+  }
+  if (reporting.json) io.printError(where);
+  else io.print(where);
   return EXIT_CODES[judged.verdict];
 }
 
@@ -122,35 +135,35 @@ async function judge(run: () => Promise<Judged>): Promise<Judged> {
 }
 
 function print<Findings extends object>(
-  reporting: Reporting<Findings>,
+  { json, render }: Reporting<Findings>,
   artifact: Head & Findings,
   io: Io,
-  file: string,
 ): void {
-  const { json } = reporting;
   if (json) io.print(JSON.stringify(artifact, null, 2));
-  else for (const line of reporting.render(artifact)) io.print(line);
-  // Last, for people and for programs; of two outputs the one that holds nothing else.
-  if (json) io.printError(`Report: ${file}`);
-  else io.print(`Report: ${file}`);
+  else for (const line of render(artifact)) io.print(line);
 }
 
-async function write<Findings extends object>(
+function fileOf<Findings extends object>(
   { name, out }: Reporting<Findings>,
-  artifact: Head & Findings,
+  startedAt: string,
   projectDir: string,
-): Promise<string> {
-  const timestamp = artifact.startedAt.replaceAll(/[:.]/g, "-");
-  const file = path.resolve(
+): string {
+  const timestamp = startedAt.replaceAll(/[:.]/g, "-");
+  return path.resolve(
     projectDir,
     out ?? path.join(".output", "reliability", `${name}-${timestamp}.json`),
   );
+}
+
+async function write(file: string, artifact: object): Promise<void> {
   await mkdir(path.dirname(file), { recursive: true });
   // Whole or not at all: others read the folder while we write.
   const part = `${file}.${process.pid}.part`;
   await writeFile(part, `${JSON.stringify(artifact, null, 2)}\n`);
-  await rename(part, file);
-  return file;
+  await rename(part, file).catch(async (error: unknown) => {
+    await rm(part, { force: true });
+    throw error;
+  });
 }
 
 const ASK_MS_MAX = 5_000;

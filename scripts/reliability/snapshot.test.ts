@@ -1,8 +1,10 @@
 import type { RequestListener } from "node:http";
+import { readdirSync } from "node:fs";
 import path from "node:path";
 import { afterAll, afterEach, describe, expect, test } from "vitest";
 import { SnapshotReport } from "./artifacts";
 import { main } from "./snapshot";
+import { openTarget } from "./target";
 import { ranScript, scratchDirectory, stub } from "./testing";
 
 const scratch = scratchDirectory("snapshot");
@@ -249,6 +251,100 @@ test("the base URL comes from the flag, then from each variable in turn", async 
     });
     expect(report.baseUrl).toBe(url);
   }
+});
+
+describe("a deployment that Convex's own variables name is the one that is looked at", () => {
+  const env = (url: string) => ({
+    CONVEX_SELF_HOSTED_URL: url,
+    CONVEX_SELF_HOSTED_ADMIN_KEY: "the|key",
+  });
+
+  test("by its address and key, with the site one port above", async () => {
+    const target = await deployment({ body: snapshotOf("critical") });
+    const { code, report } = await look([], { env: env(target.url) });
+    expect([code, report.environment, report.snapshotVerdict]).toEqual([1, "local", "critical"]);
+    expect(report.baseUrl).toBe(target.url.replace(/\d+$/, (port) => String(Number(port) + 1)));
+    expect(target.asked.find(({ url }) => url === "/api/query")?.key).toBe("Convex the|key");
+  });
+
+  test("by --cloud-url, whatever the variables say", async () => {
+    const [target, other] = await Promise.all([
+      deployment({ body: snapshotOf("critical") }),
+      deployment({ body: snapshotOf("ok") }),
+    ]);
+    const flags = ["--cloud-url", target.url, "--admin-key", "mine"];
+    const variables = { ...env(other.url), CONVEX_SITE_URL: other.url };
+    const { code } = await look(flags, { env: variables });
+    expect([code, other.asked]).toEqual([1, []]);
+    expect(target.asked.find(({ url }) => url === "/api/query")?.key).toBe("Convex mine");
+  });
+
+  test("but not beside a flag that names another", async () => {
+    const [target, other] = await Promise.all([
+      deployment({ body: snapshotOf("critical") }),
+      deployment({ body: snapshotOf("ok") }),
+    ]);
+    await look(["--base-url", target.url], { env: env(other.url) });
+    expect(other.asked).toEqual([]);
+  });
+
+  test("a silent one is never replaced by a host of the run's own", async () => {
+    const { url, close } = await stub((_, response) => response.end());
+    await close();
+    const { code, report } = await look([], { env: env(url) });
+    expect([code, report.environment, report.snapshot]).toEqual([2, "local", null]);
+  });
+
+  test("a key without an address is a mistake", async () => {
+    const { code, report } = await look(["--admin-key", "the|key"]);
+    expect([code, report.environment]).toEqual([2, null]);
+    expect(report.reasons.join()).toContain("--admin-key is of no use without --base-url");
+  });
+});
+
+test("the deployment of a deploy key of the cloud is the one that is looked at", async () => {
+  const closed = new Promise<void>(() => undefined);
+  const io = {
+    projectDir: scratch.dir,
+    print: () => undefined,
+    printError: () => undefined,
+    env: {},
+    cwd: scratch.dir,
+    now: Date.now,
+    processEnvironment: { CONVEX_DEPLOY_KEY: "prod:happy-otter-123|secret" },
+    stopped: closed,
+  };
+  expect(await openTarget({}, io)).toMatchObject({
+    environment: "remote",
+    siteUrl: "https://happy-otter-123.convex.site",
+    cloudUrl: "https://happy-otter-123.convex.cloud",
+    adminKey: "prod:happy-otter-123|secret",
+  });
+});
+
+test("a mistaken line still says where its report goes, and how it is shown", async () => {
+  const { code, out, report } = await look(["--nonsense", "--json"]);
+  expect([code, report.reasons.join()]).toEqual([2, expect.stringContaining("'--nonsense'")]);
+  expect(JSON.parse(out.join("\n"))).toEqual(report);
+});
+
+test("a report that cannot be written is one line, and no sound run", async () => {
+  const target = await deployment({ body: snapshotOf("ok") });
+  const errors: string[] = [];
+  const io = {
+    projectDir: scratch.dir,
+    print: () => undefined,
+    printError: (line: string) => errors.push(line),
+    processEnvironment: {},
+    stopped: new Promise<void>(() => undefined),
+  };
+  // A directory is no place for a file.
+  const code = await main([...target.flags, "--out", scratch.dir], io);
+  expect([code, errors]).toEqual([
+    2,
+    [expect.stringMatching(/^The report could not be written to .*: EISDIR/)],
+  ]);
+  expect(readdirSync(path.dirname(scratch.dir)).join()).not.toContain(".part");
 });
 
 test("help is on the output and no report is made", async () => {

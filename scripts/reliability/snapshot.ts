@@ -6,7 +6,7 @@ import { callQuery } from "./callFunction";
 import { type Judged, reported, type Run } from "./report";
 import { snapshotLines } from "./snapshotText";
 import { openTarget, TARGET_OPTIONS, TARGET_USAGE } from "./target";
-import { UsageError, wholeNumber } from "./usage";
+import { mistakeIn, reportFlags, UsageError, wholeNumber } from "./usage";
 
 const USAGE = [
   "Usage: npm run reliability:snapshot -- [flags]",
@@ -19,22 +19,20 @@ const USAGE = [
   "Exit code: 0 nothing that fails, 1 the verdict fails, 2 it could not be had.",
 ];
 
+const OPTIONS = {
+  ...TARGET_OPTIONS,
+  minutes: { type: "string" },
+  limit: { type: "string" },
+  strict: { type: "boolean", default: false },
+  json: { type: "boolean", default: false },
+  out: { type: "string" },
+  help: { type: "boolean", short: "h", default: false },
+} as const;
+
 type Flags = ReturnType<typeof readFlags>;
 
-function readFlags(argv: readonly string[]) {
-  return parseArgs({
-    args: [...argv],
-    options: {
-      ...TARGET_OPTIONS,
-      minutes: { type: "string" },
-      limit: { type: "string" },
-      strict: { type: "boolean", default: false },
-      json: { type: "boolean", default: false },
-      out: { type: "string" },
-      help: { type: "boolean", short: "h", default: false },
-    },
-  }).values;
-}
+const readFlags = (argv: readonly string[]) =>
+  parseArgs({ args: [...argv], options: OPTIONS }).values;
 
 /** `npm run reliability:snapshot`: the state of a deployment with its verdict. */
 export const main: Main = async (argv, io) => {
@@ -47,8 +45,7 @@ export const main: Main = async (argv, io) => {
     {
       name: "snapshot",
       empty: EMPTY,
-      out: typeof flags === "string" ? null : (flags.out ?? null),
-      json: typeof flags !== "string" && flags.json,
+      ...reportFlags(argv, OPTIONS),
       render: (report) =>
         snapshotLines(
           SnapshotReport.parse(report),
@@ -68,9 +65,7 @@ function understood(argv: readonly string[]): Flags | string {
   try {
     return readFlags(argv);
   } catch (error) {
-    // Node adds advice about positional arguments that fits no flag here.
-    const said = error instanceof Error ? (error.message.split(". ")[0] ?? "") : String(error);
-    return `${said}. See npm run reliability:snapshot -- --help.`;
+    return mistakeIn(error, "reliability:snapshot");
   }
 }
 

@@ -17,11 +17,18 @@ export function snapshotLines(report: SnapshotReport, dataDir: string | null): r
     `  ${(report.snapshotVerdict ?? "no verdict").toUpperCase()}${reasons.length === 0 ? "  nothing is wrong" : ""}`,
     ...bullets(reasons),
     ...nextLines(report, dataDir),
+    ...(environment === "embedded" ? ["", ...NOBODYS] : []),
     "",
     ...figures(snapshot).map(([name, figure]) => `  ${name.padEnd(12)}${figure}`),
     "",
   ];
 }
+
+/** Else an operator who forgot to name a deployment would take its verdict for theirs. */
+const NOBODYS = [
+  "  This host was started for the look alone, and knows of no traffic. Name a deployment with",
+  "  --base-url or CONVEX_SELF_HOSTED_URL, or run npm start.",
+];
 
 const bullets = (sentences: readonly string[]): readonly string[] =>
   sentences.map((sentence) => `  - ${sentence}`);

@@ -44,10 +44,13 @@ export const TARGET_OPTIONS = {
 
 export const TARGET_USAGE = [
   "  --base-url <url>    where HTTP actions answer; else RELIABILITY_BASE_URL, CONVEX_SITE_URL,",
-  "                      VITE_CONVEX_SITE_URL, a host that runs on .ballast, a host of its own",
-  "  --cloud-url <url>   where functions answer; else it follows from the base URL",
+  "                      VITE_CONVEX_SITE_URL, or it follows from where functions answer",
+  "  --cloud-url <url>   where functions answer; else RELIABILITY_CLOUD_URL,",
+  "                      CONVEX_SELF_HOSTED_URL, CONVEX_URL, the deployment of CONVEX_DEPLOY_KEY,",
+  "                      or it follows from the base URL",
   "  --admin-key <key>   else RELIABILITY_ADMIN_KEY, CONVEX_SELF_HOSTED_ADMIN_KEY, CONVEX_DEPLOY_KEY",
   "  --data-dir <dir>    of a local host, .ballast by default",
+  "Where nothing names a deployment and no host runs on .ballast, one is started for the run.",
 ];
 
 const BASE_URL_NAMES = ["RELIABILITY_BASE_URL", "CONVEX_SITE_URL", "VITE_CONVEX_SITE_URL"];
@@ -58,24 +61,30 @@ const ADMIN_KEY_NAMES = [
   "CONVEX_DEPLOY_KEY",
 ];
 
-/** Finds the target, or starts one. Throws `UsageError` for an address that is none. */
+/**
+ * Finds the target, or starts one: what the flags say goes before what the variables say. A
+ * deployment that was named in any of the ways of Convex's own command line is never replaced by a
+ * host of the run's own, which knows of no trouble. Throws `UsageError` for an address that is none.
+ */
 export async function openTarget(flags: TargetFlags, io: Io): Promise<Target> {
-  const baseUrl = flags.baseUrl ?? firstOf(io, BASE_URL_NAMES);
   const dataDir = path.resolve(io.projectDir, flags.dataDir ?? ".ballast");
   const local = await localTarget(dataDir, io);
-  if (baseUrl === null) {
-    if (local !== null) return local;
+  const named = addressOf(flags, io);
+  if (named === null) {
+    if (local !== null) return { ...local, adminKey: flags.adminKey ?? local.adminKey };
     if (flags.dataDir !== undefined)
       throw new UsageError(`No host runs on ${flags.dataDir}; start one with npm start.`);
+    if (flags.adminKey !== undefined)
+      throw new UsageError("--admin-key is of no use without --base-url or --cloud-url.");
     return await embeddedTarget(io);
   }
-  const siteUrl = siteUrlOf(checkedUrl("--base-url", baseUrl));
-  if (local?.siteUrl === siteUrl) return local;
-  const cloudUrl = flags.cloudUrl ?? firstOf(io, CLOUD_URL_NAMES);
+  if (local !== null && isSame(named, local, flags))
+    return { ...local, adminKey: flags.adminKey ?? local.adminKey };
+  const { siteUrl = siteUrlFrom(named.cloudUrl ?? ""), cloudUrl = cloudUrlFrom(siteUrl) } = named;
   return {
     environment: /^https?:\/\/(127\.|localhost|\[::1\])/.test(siteUrl) ? "local" : "remote",
     siteUrl,
-    cloudUrl: cloudUrl === null ? cloudUrlOf(siteUrl) : checkedUrl("--cloud-url", cloudUrl),
+    cloudUrl,
     adminKey: flags.adminKey ?? firstOf(io, ADMIN_KEY_NAMES),
     setting: (name) => io.processEnvironment[name] ?? null,
     token: async () => io.processEnvironment["RELIABILITY_AUTH_TOKEN"] ?? null,
@@ -83,9 +92,47 @@ export async function openTarget(flags: TargetFlags, io: Io): Promise<Target> {
   };
 }
 
+/** One of the two addresses of a deployment, or both. */
+interface Address {
+  readonly siteUrl?: string | undefined;
+  readonly cloudUrl?: string | undefined;
+}
+
+function addressOf(flags: TargetFlags, io: Io): Address | null {
+  if (flags.baseUrl === undefined && flags.cloudUrl === undefined && flags.dataDir !== undefined)
+    return null;
+  // Beside a flag for one address Convex's variables are those of some other deployment.
+  const isFlagged = flags.baseUrl !== undefined || flags.cloudUrl !== undefined;
+  const among = (names: readonly string[]) => (isFlagged ? names.slice(0, 1) : names);
+  const baseUrl = flags.baseUrl ?? firstOf(io, among(BASE_URL_NAMES));
+  const cloudUrl =
+    flags.cloudUrl ??
+    firstOf(io, among(CLOUD_URL_NAMES)) ??
+    (baseUrl === null ? cloudUrlOfKey(flags, io) : null);
+  if (baseUrl === null && cloudUrl === null) return null;
+  return {
+    siteUrl: baseUrl === null ? undefined : siteUrlOf(checkedUrl("--base-url", baseUrl)),
+    cloudUrl: cloudUrl === null ? undefined : checkedUrl("--cloud-url", cloudUrl),
+  };
+}
+
+function isSame({ siteUrl, cloudUrl }: Address, local: Target, flags: TargetFlags): boolean {
+  if (siteUrl === undefined || flags.cloudUrl !== undefined) {
+    if (cloudUrl !== local.cloudUrl) return false;
+  }
+  return siteUrl === undefined || siteUrl === local.siteUrl;
+}
+
 /** An empty variable is one that is not set. */
 function firstOf({ processEnvironment }: Io, names: readonly string[]): string | null {
   return names.map((name) => processEnvironment[name]).find(Boolean) ?? null;
+}
+
+/** A deploy key of the cloud begins with its deployment: `prod:happy-otter-123|…`. */
+function cloudUrlOfKey(flags: TargetFlags, io: Io): string | null {
+  const key = flags.adminKey ?? firstOf(io, ["CONVEX_DEPLOY_KEY"]) ?? "";
+  const [, name] = /^(?:prod|dev):([a-z0-9-]+)\|/.exec(key) ?? [];
+  return name === undefined ? null : `https://${name}.convex.cloud`;
 }
 
 function checkedUrl(flag: string, text: string): string {
@@ -99,11 +146,19 @@ function checkedUrl(flag: string, text: string): string {
 const siteUrlOf = (url: string): string => url.replace(/\.convex\.cloud$/, ".convex.site");
 
 /** Elsewhere functions answer one port below HTTP actions, as self-hosted deployments have it. */
-function cloudUrlOf(siteUrl: string): string {
+function cloudUrlFrom(siteUrl: string): string {
   if (siteUrl.endsWith(".convex.site")) return siteUrl.replace(/site$/, "cloud");
-  const url = new URL(siteUrl);
-  const port = Number(url.port);
-  if (port > 1) url.port = String(port - 1);
+  return withPort(siteUrl, -1);
+}
+
+function siteUrlFrom(cloudUrl: string): string {
+  const siteUrl = siteUrlOf(cloudUrl);
+  return siteUrl === cloudUrl ? withPort(cloudUrl, 1) : siteUrl;
+}
+
+function withPort(address: string, step: 1 | -1): string {
+  const url = new URL(address);
+  if (url.port !== "") url.port = String(Number(url.port) + step);
   return url.origin;
 }
 
