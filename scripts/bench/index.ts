@@ -3,27 +3,18 @@ import { writeFile } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import path from "node:path";
 import type { Io, Main } from "../main";
+import { UsageError } from "../usage";
 import { documentOf } from "./document";
 import type { Bench } from "./figures";
 import { loadOurs } from "./ours";
+import { type Options, readOptions, USAGE } from "./options";
 import { loadPeers } from "./peers";
 import { contentionTable, figureTable, operationTable, rounded, type Results } from "./report";
 import { inOrder, PARTS, rowOf, unmeasured, type Part } from "./rows";
 
-const SEEDS = 10;
 const SEED_STEP = 1_000;
 const BETWEEN_SEEDS = 10;
 const MICROSECONDS_PER_SECOND = 1_000_000;
-
-interface Options {
-  readonly json: boolean;
-  readonly write: boolean;
-  readonly only: ReadonlySet<string> | null;
-  readonly seed: number;
-  readonly seeds: number;
-  /** The one part that a process started by another measures. */
-  readonly part: string | null;
-}
 
 /** What a process that measures one part says on its last line. */
 interface Said {
@@ -33,23 +24,40 @@ interface Said {
 
 /**
  * `npm run bench`: what operations cost and how they fare under contention, ours beside the peers;
- * 1 when a bar is missed. `--only T1,T6` measures some rows of the table of bars, `--seed n` draws
- * other arrivals, `--seeds n` takes means over more or fewer runs than ten, `--json` prints the
- * figures as one array, `--write` puts everything into docs/benchmarks.md.
+ * 1 when a bar is missed. A mistake in the flags is one line and 2, and nothing is measured.
  */
 export const main: Main = async (argv, io) => {
-  const options = parse(argv);
+  try {
+    return await bench(readOptions(argv), io);
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error;
+    io.printError(error.message);
+    return 2;
+  }
+};
+
+async function bench(options: Options, io: Io): Promise<number> {
   const { only } = options;
+  if (options.help) for (const line of USAGE) io.print(line);
+  if (options.help) return 0;
   if (options.part !== null) return measurePart(options.part, options, io);
-  const wanted = PARTS.filter(({ rows }) => only === null || rows.some((row) => only.has(row)));
+  // Rows may be named by one of their figures.
+  const onlyRows = only === null ? null : new Set([...only].map((id) => rowOf({ id })));
+  const wanted = PARTS.filter(
+    ({ rows }) => onlyRows === null || rows.some((row) => onlyRows.has(row)),
+  );
   const said = await measureAll(wanted, options, io);
   const all = said.flatMap(({ results }) => results.figures);
   const results: Results = {
-    figures: inOrder(all.filter((figure) => only?.has(rowOf(figure)) !== false)),
+    figures: inOrder(all.filter((figure) => isWanted(figure, only))),
     operations: said.flatMap(({ results: { operations } }) => operations),
     contention: said.flatMap(({ results: { contention } }) => contention),
   };
   const { contention, figures, operations } = results;
+  const unknown = [...(only ?? [])].filter(
+    (id) => !figures.some((figure) => isWanted(figure, new Set([id]))),
+  );
+  if (unknown.length > 0) throw new UsageError(`There is no figure ${unknown.join(", ")}.`);
   if (options.json) io.print(JSON.stringify(figures.map(rounded)));
   else {
     for (const line of said.flatMap(({ notes }) => notes)) io.print(line);
@@ -62,7 +70,13 @@ export const main: Main = async (argv, io) => {
     await writeFile(file, await documentOf(results, io.projectDir));
   }
   return figures.every(({ pass }) => pass) ? 0 : 1;
-};
+}
+
+/** A row that could not be measured has one figure of its own name. */
+const isWanted = (figure: { readonly id: string }, only: Options["only"]): boolean =>
+  only === null ||
+  [figure.id, rowOf(figure)].some((id) => only.has(id)) ||
+  [...only].some((id) => rowOf({ id }) === figure.id);
 
 /** One part here; several in as many processes at once as the machine has cores. */
 async function measureAll(parts: readonly Part[], options: Options, io: Io): Promise<Said[]> {
@@ -136,21 +150,5 @@ async function prepare(
       return known as Promise<T>;
     },
     note,
-  };
-}
-
-function parse(argv: readonly string[]): Options {
-  const valueOf = (flag: string): string | undefined => {
-    const at = argv.indexOf(flag);
-    return at < 0 ? undefined : argv[at + 1];
-  };
-  const only = valueOf("--only");
-  return {
-    json: argv.includes("--json"),
-    write: argv.includes("--write"),
-    only: only === undefined ? null : new Set(only.split(",")),
-    seed: Number(valueOf("--seed") ?? 1),
-    seeds: Number(valueOf("--seeds") ?? SEEDS),
-    part: valueOf("--part") ?? null,
   };
 }

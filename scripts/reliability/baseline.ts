@@ -3,7 +3,7 @@ import { readFile } from "node:fs/promises";
 import path from "node:path";
 import { readBaseline } from "../../src/slo/baselineFile";
 import type { SloBaseline } from "../../src/slo/objectives";
-import { UsageError } from "./usage";
+import { UsageError } from "../usage";
 
 const BASELINE_FILE = "scripts/reliability/slo-baseline.json";
 

@@ -1,6 +1,6 @@
 import { list, record, text } from "../../src/sim/json";
 import type { Target } from "./target";
-import { UsageError } from "./usage";
+import { UsageError } from "../usage";
 
 const ANSWER_MS_MAX = 60_000;
 

@@ -9,9 +9,9 @@ import { credentialsFrom } from "./probeCredentials";
 import { planProbes } from "./probePlan";
 import { inParallel, newSyntheticRun, probe, type Probed, type Prober } from "./probeRun";
 import { probeLines } from "./probeText";
-import { type Judged, reported, type Run } from "./report";
+import { type Judged, reported, reportFlags, type Run } from "./report";
 import { openTarget, type Target, TARGET_OPTIONS, TARGET_USAGE } from "./target";
-import { mistakeIn, reportFlags, UsageError, wholeNumber } from "./usage";
+import { mistakeIn, UsageError, wholeNumber } from "../usage";
 
 const USAGE = [
   "Usage: npm run reliability:probe -- [flags]",

@@ -2,11 +2,11 @@ import { execFile } from "node:child_process";
 import { mkdir, rename, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { promisify } from "node:util";
+import { parseArgs, type ParseArgsConfig, promisify } from "node:util";
 import type { Io } from "../main";
 import type { ReportVerdict } from "./artifacts";
 import type { Target } from "./target";
-import { UsageError } from "./usage";
+import { UsageError } from "../usage";
 
 /** What an artifact says besides its own findings; filled in as it becomes known. */
 export interface Head {
@@ -50,6 +50,26 @@ export interface Run<Findings> {
   keep(findings: Partial<Findings>): void;
   /** Notes the target in the artifact, and returns what it says of itself. */
   about(target: Target, policyHash: string | null, withinMs?: number): Promise<Head["deployment"]>;
+}
+
+/** What flags say that also decides over the report of a run whose flags are mistaken. */
+export interface ReportFlags {
+  readonly out: string | null;
+  readonly json: boolean;
+}
+
+/** Where the report goes and how it is shown, as far as it can be told from any command line. */
+export function reportFlags(
+  argv: readonly string[],
+  options: NonNullable<ParseArgsConfig["options"]>,
+): ReportFlags {
+  const { out, json } = parseArgs({
+    args: [...argv],
+    options,
+    strict: false,
+    allowPositionals: true,
+  }).values;
+  return { out: typeof out === "string" && out !== "" ? out : null, json: json === true };
 }
 
 const CLOSE_MS_MAX = 5_000;

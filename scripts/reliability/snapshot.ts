@@ -3,10 +3,10 @@ import * as z from "zod";
 import type { Io, Main } from "../main";
 import { SnapshotReport } from "./artifacts";
 import { callQuery } from "./callFunction";
-import { type Judged, reported, type Run } from "./report";
+import { type Judged, reported, reportFlags, type Run } from "./report";
 import { snapshotLines } from "./snapshotText";
 import { openTarget, TARGET_OPTIONS, TARGET_USAGE } from "./target";
-import { mistakeIn, reportFlags, UsageError, wholeNumber } from "./usage";
+import { mistakeIn, UsageError, wholeNumber } from "../usage";
 
 const USAGE = [
   "Usage: npm run reliability:snapshot -- [flags]",

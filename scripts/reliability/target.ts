@@ -9,7 +9,7 @@ import { findDeployment } from "../../src/sim/deployment";
 import { ballast } from "../ballast";
 import { DEV_ISSUER } from "../issuer";
 import type { Io } from "../main";
-import { UsageError } from "./usage";
+import { UsageError } from "../usage";
 
 /** The deployment that a script looks at. */
 export interface Target {

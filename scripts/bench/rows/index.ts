@@ -61,13 +61,14 @@ export function unmeasured(ids: readonly string[], why: string): Results {
   return { ...NOTHING, figures };
 }
 
-const ROWS = Array.from({ length: 19 }, (_, i) => `T${i + 1}`);
-const ORDER = [...ROWS.slice(0, 10), "T10b", ...ROWS.slice(10)];
+const NUMBERED = Array.from({ length: 19 }, (_, i) => `T${i + 1}`);
+/** In the order of the table of bars. */
+export const ROWS = [...NUMBERED.slice(0, 10), "T10b", ...NUMBERED.slice(10)];
 
-export const rowOf = ({ id }: Figure): string => id.split(".")[0] ?? id;
+export const rowOf = ({ id }: Pick<Figure, "id">): string => id.split(".")[0] ?? id;
 
 /** In the order of the table of bars. */
 export function inOrder(figures: readonly Figure[]): Figure[] {
-  const place = (figure: Figure): number => ORDER.indexOf(rowOf(figure));
+  const place = (figure: Figure): number => ROWS.indexOf(rowOf(figure));
   return [...figures].sort((a, b) => place(a) - place(b));
 }

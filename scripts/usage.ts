@@ -1,5 +1,3 @@
-import { parseArgs, type ParseArgsConfig } from "node:util";
-
 /** What whoever runs a script can put right; its message is the one line to print. */
 export class UsageError extends Error {}
 
@@ -14,26 +12,6 @@ export function wholeNumber(
   if (!/^\d+$/.test(text) || value < min || value > max)
     throw new UsageError(`${flag} ${text} is no whole number from ${min} to ${max}.`);
   return value;
-}
-
-/** What flags say that also decides over the report of a run whose flags are mistaken. */
-export interface ReportFlags {
-  readonly out: string | null;
-  readonly json: boolean;
-}
-
-/** Where the report goes and how it is shown, as far as it can be told from any command line. */
-export function reportFlags(
-  argv: readonly string[],
-  options: NonNullable<ParseArgsConfig["options"]>,
-): ReportFlags {
-  const { out, json } = parseArgs({
-    args: [...argv],
-    options,
-    strict: false,
-    allowPositionals: true,
-  }).values;
-  return { out: typeof out === "string" && out !== "" ? out : null, json: json === true };
 }
 
 /** The one sentence on what is wrong with a command line, and where to look. */
