@@ -18,6 +18,8 @@ export interface ChatEvent {
 
 const USER = "demo";
 const START_MS_MAX = 120_000;
+/** A server that takes longer to end in order is killed. */
+const CLOSE_MS_MAX = 5_000;
 const LOOK_MS = 50;
 
 /** What makes an outage and a stale answer visible within a minute. */
@@ -39,6 +41,7 @@ export class World {
   readonly #dataDir: string;
   readonly #environment: NodeJS.ProcessEnv;
   #child: ChildProcess | null = null;
+  #isClosed = false;
   siteUrl = "";
   #cloudUrl = "";
   #adminKey = "";
@@ -54,8 +57,20 @@ export class World {
     this.#environment = place.environment;
   }
 
+  /** Ends the server for good. */
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    await this.kill("SIGTERM", CLOSE_MS_MAX);
+  }
+
+  /** Throws where nothing may be started or waited for any more. */
+  requireOpen(): void {
+    if (this.#isClosed) throw new NotSeen("the demo was ended");
+  }
+
   /** Starts the server on free ports and waits until it answers. */
   async start(): Promise<void> {
+    this.requireOpen();
     const flags = ["--port", "0", "--site-port", "0", "--data-dir", this.#dataDir];
     const env = Object.fromEntries(
       KEPT.flatMap((name) => {
@@ -73,6 +88,7 @@ export class World {
     this.#child = child;
     const endMs = Date.now() + START_MS_MAX;
     while (!(await this.#isUp(child.pid ?? 0))) {
+      this.requireOpen();
       if (child.exitCode !== null || Date.now() > endMs)
         throw new NotSeen(`The server did not start. ${said}`);
       await sleep(LOOK_MS);
@@ -93,13 +109,15 @@ export class World {
   }
 
   /** Ends the server and waits until it is gone. Does nothing where none runs. */
-  async kill(signal: NodeJS.Signals): Promise<void> {
+  async kill(signal: NodeJS.Signals, withinMs: number = START_MS_MAX): Promise<void> {
     const child = this.#child;
     this.#child = null;
     if (child?.exitCode !== null || child.signalCode !== null) return;
     const gone = new Promise((resolve) => child.once("exit", resolve));
     child.kill(signal);
+    const timer = setTimeout(() => child.kill("SIGKILL"), withinMs);
     await gone;
+    clearTimeout(timer);
   }
 
   /** One chat turn; each event is handed on as it comes. */
