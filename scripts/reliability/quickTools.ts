@@ -1,12 +1,14 @@
-import { readFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import type { AddressInfo } from "node:net";
-import path from "node:path";
+import { main as host } from "../start";
+import type { Main } from "../main";
+import { main as probe } from "./probe";
+import { main as snapshot } from "./snapshot";
 
 /**
  * For tests: stand-ins for `npx convex` and `npm run`, which take seconds each. Shell functions of
  * those names hand their words to this process, which asks the deployment over the same HTTP API
- * with the same variables, or looks whether there is such a script.
+ * with the same variables, or runs the very script with the same words and variables.
  */
 export async function quickTools(
   projectDir: string,
@@ -16,10 +18,15 @@ export async function quickTools(
     socket.on("data", (part) => {
       words += part.toString();
       if (!words.endsWith(END)) return;
-      const [name = "", url = "", key = "", ...rest] = words.slice(0, -END.length).split("\0");
-      const work = name === "npx" ? convex({ url, key, words: rest }) : npm(projectDir, rest);
+      const [name = "", url = "", key = "", siteUrl = "", ...rest] = words
+        .slice(0, -END.length)
+        .split("\0");
+      const work =
+        name === "npx"
+          ? convex({ url, key, words: rest })
+          : npm(projectDir, { url, key, siteUrl, words: rest });
       work.then(
-        (output) => socket.end(`0\n${output}`),
+        ({ code, output }) => socket.end(`${code}\n${output}`),
         (error: unknown) => socket.end(`1\n${String(error)}\n`),
       );
     });
@@ -27,7 +34,7 @@ export async function quickTools(
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   const { port } = server.address() as AddressInfo;
   const call = `exec 9<>/dev/tcp/127.0.0.1/${port}
-    printf '%s\\0' "$FUNCNAME" "\${CONVEX_SELF_HOSTED_URL-}" "\${CONVEX_SELF_HOSTED_ADMIN_KEY-}" "$@" >&9
+    printf '%s\\0' "$FUNCNAME" "\${CONVEX_SELF_HOSTED_URL-}" "\${CONVEX_SELF_HOSTED_ADMIN_KEY-}" "\${RELIABILITY_BASE_URL-}" "$@" >&9
     printf 'end\\0' >&9
     local code; read -r code <&9; cat <&9; return "$code"`;
   return {
@@ -40,14 +47,19 @@ export async function quickTools(
 
 const END = "\0end\0";
 
-interface Convex {
+interface Called {
   readonly url: string;
   readonly key: string;
   readonly words: readonly string[];
 }
 
+interface Ended {
+  readonly code: number;
+  readonly output: string;
+}
+
 /** `npx convex run <name> [json]`, `env set <name> <value>` and `env remove <name>`. */
-async function convex({ words, ...variables }: Convex): Promise<string> {
+async function convex({ words, ...variables }: Called): Promise<Ended> {
   const flags = new Map<string, string>();
   const rest: string[] = [];
   for (let i = 0; i < words.length; i++) {
@@ -62,7 +74,7 @@ async function convex({ words, ...variables }: Convex): Promise<string> {
   if (program === "convex" && command === "run" && args.length <= 2) {
     const call = { path: first, args: JSON.parse(second ?? "{}") as unknown, format: "json" };
     const { value } = (await post(`${url}/api/function`, key, call)) as { value?: unknown };
-    return `${JSON.stringify(value, null, 2)}\n`;
+    return { code: 0, output: `${JSON.stringify(value, null, 2)}\n` };
   }
   const isSet = first === "set" && args.length === 3;
   const isRemove = first === "remove" && args.length === 2;
@@ -70,7 +82,7 @@ async function convex({ words, ...variables }: Convex): Promise<string> {
     throw new Error(`unknown: npx ${words.join(" ")}`);
   const changes = [{ name: second, value: third ?? null }];
   await post(`${url}/api/update_environment_variables`, key, { changes });
-  return "";
+  return { code: 0, output: "" };
 }
 
 async function post(url: string, key: string, body: object): Promise<unknown> {
@@ -84,13 +96,33 @@ async function post(url: string, key: string, body: object): Promise<unknown> {
   throw new Error(`${response.status} ${JSON.stringify(answer)}`);
 }
 
-/** `npm run -s <script>`: whether there is one. */
+const SCRIPTS: Readonly<Record<string, Main>> = {
+  host,
+  "reliability:probe": probe,
+  "reliability:snapshot": snapshot,
+};
+
+/** `npm run -s <script> [-- words]`, in this process. */
 async function npm(
   projectDir: string,
-  [run, quiet, name = ""]: readonly string[],
-): Promise<string> {
-  const file = await readFile(path.join(projectDir, "package.json"), "utf8");
-  const { scripts } = JSON.parse(file) as { readonly scripts: object };
-  if (run === "run" && quiet === "-s" && Object.hasOwn(scripts, name)) return "";
-  throw new Error(`There is no script ${name}.`);
+  { words, url, key, siteUrl }: Called & { readonly siteUrl: string },
+): Promise<Ended> {
+  const [run, quiet, name = "", dashes = "--", ...argv] = words;
+  const script = Object.hasOwn(SCRIPTS, name) ? SCRIPTS[name] : undefined;
+  if (run !== "run" || quiet !== "-s" || dashes !== "--" || script === undefined)
+    throw new Error(`unknown: npm ${words.join(" ")}`);
+  const lines: string[] = [];
+  const processEnvironment = {
+    CONVEX_SELF_HOSTED_URL: url,
+    CONVEX_SELF_HOSTED_ADMIN_KEY: key,
+    RELIABILITY_BASE_URL: siteUrl,
+  };
+  const code = await script(argv, {
+    projectDir,
+    print: (line) => lines.push(line),
+    printError: (line) => lines.push(line),
+    processEnvironment,
+    stopped: new Promise(() => undefined),
+  });
+  return { code, output: `${lines.join("\n")}\n` };
 }

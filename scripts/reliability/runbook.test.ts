@@ -6,7 +6,13 @@ import { BASELINE } from "../../src/slo/objectives";
 import { PLAYBOOKS, type PlaybookId, playbookLink } from "../../src/slo/playbooks";
 import { SnapshotReport } from "./artifacts";
 import { quickTools } from "./quickTools";
-import { type RunbookHost, runbookSections, runSection } from "./runbook";
+import {
+  inlineCommands,
+  type RunbookHost,
+  runbookSections,
+  runbookText,
+  runSection,
+} from "./runbook";
 import { startRunbookHost } from "./runbookHost";
 import { main as snapshot } from "./snapshot";
 import { ranScript } from "./testing";
@@ -59,11 +65,30 @@ describe("every command of the runbook works as it stands", () => {
     expect(await run("npx convex run ops:getReliabilitySnapshot '{\"minuts\":5}'")).not.toBe(0);
     expect(await run("npx convex run ops:noSuchFunction")).not.toBe(0);
     expect(await run("npm run -s no:such:script")).not.toBe(0);
+    expect(await run("npm run -s reliability:snapshot -- --minutes 5")).toBe(0);
+    expect(await run("npm run -s reliability:snapshot -- --minuts 5")).not.toBe(0);
+    expect(await run("npm run -s reliability:probe -- extra")).not.toBe(0);
+    expect(await run("npm run -s host -- run ops:noSuchFunction")).not.toBe(0);
     expect(await run("npx convex frobnicate")).not.toBe(0);
   });
 });
 
 describe("the runbook", () => {
+  test("has every command in a block that is run", () => {
+    // What comes before the first heading is in no section.
+    const [before = ""] = runbookText(PROJECT).split(/^## /m);
+    expect(before).not.toContain("`");
+    for (const one of sections) {
+      const fences = one.text.match(/^ *(```|~~~).*$/gm) ?? [];
+      expect([one.heading, fences.length]).toEqual([one.heading, 2 * one.blocks.length]);
+      // `npm start` is how the host came to be that all blocks are run against.
+      const others = inlineCommands(one).filter((command) => command !== "npm start");
+      expect([one.heading, others]).toEqual([one.heading, []]);
+    }
+    const text = "Type `npx convex run ops:x` or\n\n```bash\nnpm run y\n```\n";
+    expect(inlineCommands({ text })).toEqual(["npx convex run ops:x"]);
+  });
+
   test("has the sections that a verdict sends somebody to, under those names", () => {
     for (const [id, heading] of Object.entries(PLAYBOOKS)) {
       expect(sections.map((one) => one.heading)).toContain(heading);
@@ -111,7 +136,7 @@ describe("the runbook", () => {
     const named = [...all.matchAll(/`([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)`/g)].map(
       ([, name = ""]) => name,
     );
-    const others = ["CONVEX_DEPLOY_KEY"];
+    const others = ["CONVEX_DEPLOY_KEY", "RELIABILITY_BASE_URL"];
     for (const name of named)
       expect([name, others.includes(name) || KNOB_NAMES.some((knob) => knob === name)]).toEqual([
         name,

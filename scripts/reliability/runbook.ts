@@ -12,10 +12,12 @@ export interface Section {
   readonly blocks: readonly string[];
 }
 
+export const runbookText = (projectDir: string): string =>
+  readFileSync(path.join(projectDir, RUNBOOK_FILE), "utf8");
+
 /** Sections of the runbook in order. */
 export function runbookSections(projectDir: string): readonly Section[] {
-  const text = readFileSync(path.join(projectDir, RUNBOOK_FILE), "utf8");
-  return text
+  return runbookText(projectDir)
     .split(/^## /m)
     .slice(1)
     .map((section) => {
@@ -28,9 +30,18 @@ export function runbookSections(projectDir: string): readonly Section[] {
     });
 }
 
+/** What the text itself names as something to type, outside of the blocks. */
+export function inlineCommands({ text }: Pick<Section, "text">): readonly string[] {
+  const prose = text.replaceAll(/^ *```[\s\S]*?^ *```$/gm, "");
+  return [...prose.matchAll(/`([^`]+)`/g)]
+    .map(([, code = ""]) => code.replaceAll(/\s+/g, " "))
+    .filter((code) => /^(npx|npm|node|curl|git|bash|sh|export)\b/.test(code));
+}
+
 export interface RunbookHost {
   readonly projectDir: string;
   readonly cloudUrl: string;
+  readonly siteUrl: string;
   readonly dataDir: string;
 }
 
@@ -49,12 +60,22 @@ export async function runSection(
   { host, prelude = "" }: { readonly host: RunbookHost; readonly prelude?: string },
 ): Promise<RanBlocks> {
   const [variables = ""] = setup.blocks;
-  const script = ["set -euo pipefail", prelude, variables, ...blocks]
+  // On free ports, HTTP actions are not one above functions.
+  const address = `export RELIABILITY_BASE_URL=${host.siteUrl}`;
+  const script = ["set -euo pipefail", prelude, variables, address, ...blocks]
     .join("\n")
     .replaceAll("http://127.0.0.1:3210", host.cloudUrl)
     .replaceAll(".ballast/deployment.json", path.join(host.dataDir, "deployment.json"))
+    .replaceAll(/^( *npm run -s host .*)$/gm, `$1 --data-dir ${host.dataDir}`)
+    .replaceAll(
+      /^( *npm run -s reliability:probe)$/gm,
+      `$1 -- --slo-baseline ${path.join(host.dataDir, "untimed.json")}`,
+    )
     // The scripts' own reports go where tests may write.
-    .replaceAll(/^( *npm run -s reliability:\w+)(?: --)?/gm, `$1 -- --data-dir ${host.dataDir}`);
+    .replaceAll(
+      /^( *npm run -s reliability:\w+)(?: --)?/gm,
+      `$1 -- --out ${path.join(host.dataDir, "report.json")}`,
+    );
   const PATH = [path.dirname(process.execPath), "/usr/local/bin", "/usr/bin", "/bin"].join(":");
   try {
     const { stdout, stderr } = await promisify(execFile)("bash", ["-c", script], {
