@@ -433,6 +433,8 @@ describe("clearing a namespace", () => {
     [100, 100, { deleted: 100, hasMore: false }, 0],
     [0, 10, { deleted: 0, hasMore: true }, 10],
     [-1, 10, { deleted: 0, hasMore: true }, 10],
+    [NaN, 10, { deleted: 0, hasMore: true }, 10],
+    [Infinity, 450, { deleted: 200, hasMore: true }, 0],
   ])("of at most %s of %i", async (maxDeletes, count, answer, left) => {
     const t = backend();
     await fill(t, count);

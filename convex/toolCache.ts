@@ -43,18 +43,22 @@ export const set = internalMutation({
   },
 });
 
-/** Deletes what no window reaches any more in bounded batches, until none is left. */
+/**
+ * Deletes what no window reaches any more in bounded batches, until none is left; then the counters
+ * of namespaces that hold nothing, of which `countersFrom` says how far that came.
+ */
 export const cleanupExpired = internalMutation({
-  args: {},
+  args: { countersFrom: v.optional(v.string()) },
   returns: v.object({ deleted: v.number() }),
-  handler: async (ctx) => {
+  handler: async (ctx, { countersFrom = "" }) => {
     const batch = newBatch();
     const nowMs = Date.now();
     const deleted = await ToolResults.deleteGone(ctx, nowMs, batch);
     await Counts.deletePast(ctx, nowMs, batch);
     await ToolResults.deletePastClears(ctx, nowMs, batch);
-    if (!batch.full) await Counts.deleteEmpty(ctx, batch);
-    if (batch.full) await ctx.scheduler.runAfter(0, internal.toolCache.cleanupExpired, {});
+    const next = batch.full ? countersFrom : await Counts.deleteEmpty(ctx, countersFrom, batch);
+    if (next !== null)
+      await ctx.scheduler.runAfter(0, internal.toolCache.cleanupExpired, { countersFrom: next });
     return { deleted };
   },
 });
@@ -91,15 +95,18 @@ export const listNamespaceStats = internalQuery({
 
 /**
  * Deletes a namespace's entries, at most `maxDeletes` in all: one batch now, and others by itself.
- * What tool jobs asked for before is given to those who wait for it, but not stored any more. `hasMore` says whether the namespace held more than this batch.
+ * What tool jobs asked for before is given to those who wait for it, but not stored any more.
+ * `hasMore` says whether the namespace held more than this batch.
  */
 export const clearNamespace = internalMutation({
   args: { namespace: v.string(), maxDeletes: v.optional(v.number()) },
   returns: v.object({ deleted: v.number(), hasMore: v.boolean() }),
   handler: async (ctx, { namespace, maxDeletes = CLEARED_DEFAULT }) => {
-    const batch = newBatch(Math.floor(maxDeletes));
+    // What is no number deletes nothing: it is not known to be wanted.
+    const most = Math.max(0, Math.floor(maxDeletes) || 0);
+    const batch = newBatch(most);
     const deleted = await ToolResults.clear(ctx, namespace, { batch, nowMs: Date.now() });
-    const left = Math.floor(maxDeletes) - deleted;
+    const left = most - deleted;
     if (batch.full && left > 0)
       await ctx.scheduler.runAfter(0, internal.toolCache.clearNamespace, {
         namespace,

@@ -279,7 +279,7 @@ describe("the end of retention", () => {
           await ctx.db.insert("toolJobPayloads", { jobId, argsJson: "{}" });
         }
       });
-    expect(await clean(t)).toMatchObject({ deletedJobs: 200 });
+    expect(await clean(t)).toMatchObject({ deletedJobs: 100 });
     await settleAll(t);
     expect(await rowCounts(t)).not.toHaveProperty("toolJobs");
     expect(await rowCounts(t)).not.toHaveProperty("toolJobPayloads");

@@ -7,15 +7,13 @@ import { log } from "../../src/log/log";
 import { internal } from "../_generated/api";
 import type { Doc } from "../_generated/dataModel";
 import { internalMutation, internalQuery, type MutationCtx } from "../_generated/server";
+import { type Batch, newBatch, takeBatch } from "../model/batch";
 import * as GmailHistory from "../model/gmailHistory";
 import * as Inbox from "../model/inbox";
 import type { InboxEvent } from "../model/integrationTables";
 import * as WhatsappMessages from "../model/whatsappMessages";
 
 const DEAD_LETTERS_MAX = 200;
-/** Rows deleted in one transaction: at 20 KiB for the longest text, 4 MiB. */
-const CLEANUP_ROWS_MAX = 200;
-const RESCUED_ROWS_MAX = 50;
 
 const job = v.object({
   id: v.id("webhookInbox"),
@@ -101,9 +99,10 @@ export const cleanupExpired = internalMutation({
   returns: v.object({ deleted: v.number(), rescued: v.number(), hasMore: v.boolean() }),
   handler: async (ctx) => {
     const nowMs = Date.now();
-    const deleted = await deleteExpired(ctx, nowMs);
-    const rescued = await rescueOverdue(ctx, nowMs);
-    const hasMore = deleted === CLEANUP_ROWS_MAX || rescued === RESCUED_ROWS_MAX;
+    const batch = newBatch();
+    const deleted = await deleteExpired(ctx, nowMs, batch);
+    const rescued = await rescueOverdue(ctx, nowMs, batch);
+    const hasMore = batch.full;
     if (hasMore) await ctx.scheduler.runAfter(0, internal.integrations.inbox.cleanupExpired, {});
     return { deleted, rescued, hasMore };
   },
@@ -142,25 +141,21 @@ async function fail(
   });
 }
 
-async function deleteExpired(ctx: MutationCtx, nowMs: number): Promise<number> {
-  let left = CLEANUP_ROWS_MAX;
-  for (const state of ["done", "dead_letter"] as const) {
-    const rows = await Inbox.listExpired(ctx, { state, count: left }, nowMs);
-    for (const row of rows) await ctx.db.delete("webhookInbox", row._id);
-    left -= rows.length;
-    if (left === 0) return CLEANUP_ROWS_MAX;
-  }
-  const messages = await WhatsappMessages.listExpired(ctx, left, nowMs);
-  for (const row of messages) await ctx.db.delete("whatsappMessages", row._id);
-  left -= messages.length;
-  if (left === 0) return CLEANUP_ROWS_MAX;
-  const changes = await GmailHistory.listExpired(ctx, left, nowMs);
-  for (const row of changes) await ctx.db.delete("gmailHistoryChanges", row._id);
-  return CLEANUP_ROWS_MAX - left + changes.length;
+async function deleteExpired(ctx: MutationCtx, nowMs: number, batch: Batch): Promise<number> {
+  const jobs = [
+    ...(await takeBatch(Inbox.expired(ctx, "done", nowMs), batch)),
+    ...(await takeBatch(Inbox.expired(ctx, "dead_letter", nowMs), batch)),
+  ];
+  for (const { _id } of jobs) await ctx.db.delete("webhookInbox", _id);
+  const messages = await takeBatch(WhatsappMessages.expired(ctx, nowMs), batch);
+  for (const { _id } of messages) await ctx.db.delete("whatsappMessages", _id);
+  const changes = await takeBatch(GmailHistory.expired(ctx, nowMs), batch);
+  for (const { _id } of changes) await ctx.db.delete("gmailHistoryChanges", _id);
+  return jobs.length + messages.length + changes.length;
 }
 
-async function rescueOverdue(ctx: MutationCtx, nowMs: number): Promise<number> {
-  const rows = await Inbox.listOverdue(ctx, RESCUED_ROWS_MAX, nowMs);
+async function rescueOverdue(ctx: MutationCtx, nowMs: number, batch: Batch): Promise<number> {
+  const rows = await takeBatch(Inbox.overdue(ctx, nowMs), batch);
   for (const row of rows) {
     await Inbox.postpone(ctx, row, nowMs);
     await ctx.scheduler.runAfter(0, internal.integrations.inbox.processJobs, {

@@ -5,9 +5,9 @@ import { MIB } from "../../src/core/bytes";
 const BATCH_ROWS_MAX = 200;
 /**
  * Bytes of the same: a few large documents are a batch as well. Deleting reads them once more, and
- * the last one may be a large one.
+ * the last one may be a large one, as may be what came with it.
  */
-const BATCH_BYTES_MAX = 1.75 * MIB;
+const BATCH_BYTES_MAX = 1.7 * MIB;
 
 /** What one transaction may still read. Shared by the queries of a cleanup, so that none adds up. */
 export interface Batch {
@@ -32,17 +32,39 @@ export async function takeBatch<Row>(rows: AsyncIterable<Row>, batch: Batch): Pr
   const taken: Row[] = [];
   if (isSpent(batch)) return taken;
   for await (const row of rows) {
-    if (batch.rowsLeft <= 0) {
-      batch.full = true;
-      break;
-    }
+    if (!hasRoom(batch)) break;
     taken.push(row);
-    batch.rowsLeft -= 1;
-    // A document is a value; its type says so only for tables that are named.
-    batch.bytesLeft -= getConvexSize(row as Value);
+    charge(batch, row);
     if (isSpent(batch)) break;
   }
   return taken;
+}
+
+/**
+ * The first row of a query, or null: for rows that bring others with them, which are to be deleted
+ * before the batch is spent on the next. Notes in it that there was one more, or may have been.
+ */
+export async function takeFirst<Row>(rows: AsyncIterable<Row>, batch: Batch): Promise<Row | null> {
+  if (isSpent(batch)) return null;
+  for await (const row of rows) {
+    if (!hasRoom(batch)) break;
+    charge(batch, row);
+    return row;
+  }
+  return null;
+}
+
+/** Counts a row that was read besides those taken. */
+export function charge(batch: Batch, row: unknown): void {
+  batch.rowsLeft -= 1;
+  // A document is a value; its type says so only for tables that are named.
+  batch.bytesLeft -= getConvexSize(row as Value);
+}
+
+function hasRoom(batch: Batch): boolean {
+  if (batch.rowsLeft > 0 && batch.bytesLeft > 0) return true;
+  batch.full = true;
+  return false;
 }
 
 function isSpent(batch: Batch): boolean {

@@ -63,9 +63,5 @@ export async function createdAfter(ctx: QueryCtx, time: number, count: number): 
 }
 
 /** Changes whose retention is over. */
-export async function listExpired(ctx: QueryCtx, count: number, nowMs: number): Promise<Change[]> {
-  return await ctx.db
-    .query("gmailHistoryChanges")
-    .withIndex("by_expires_at", (q) => q.lt("expiresAtMs", nowMs))
-    .take(count);
-}
+export const expired = (ctx: QueryCtx, nowMs: number) =>
+  ctx.db.query("gmailHistoryChanges").withIndex("by_expires_at", (q) => q.lt("expiresAtMs", nowMs));

@@ -82,24 +82,16 @@ export async function listDead(ctx: QueryCtx, count: number): Promise<Row[]> {
 }
 
 /** Rows whose retention is over. The range ends now, so it meets no row that is being written. */
-export async function listExpired(
-  ctx: QueryCtx,
-  { state, count }: { readonly state: "done" | "dead_letter"; readonly count: number },
-  nowMs: number,
-): Promise<Row[]> {
-  return await ctx.db
+export const expired = (ctx: QueryCtx, state: "done" | "dead_letter", nowMs: number) =>
+  ctx.db
     .query("webhookInbox")
-    .withIndex("by_state_due", (q) => q.eq("state", state).lt("dueAtMs", nowMs))
-    .take(count);
-}
+    .withIndex("by_state_due", (q) => q.eq("state", state).lt("dueAtMs", nowMs));
 
 /** Queued rows whose attempt never came. */
-export async function listOverdue(ctx: QueryCtx, count: number, nowMs: number): Promise<Row[]> {
-  return await ctx.db
+export const overdue = (ctx: QueryCtx, nowMs: number) =>
+  ctx.db
     .query("webhookInbox")
-    .withIndex("by_state_due", (q) => q.eq("state", "queued").lt("dueAtMs", nowMs - OVERDUE_MS))
-    .take(count);
-}
+    .withIndex("by_state_due", (q) => q.eq("state", "queued").lt("dueAtMs", nowMs - OVERDUE_MS));
 
 /** Puts a row that lost its attempt back in order, so that it is not found overdue again at once. */
 export async function postpone(ctx: MutationCtx, row: Row, nowMs: number): Promise<void> {

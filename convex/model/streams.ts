@@ -2,7 +2,7 @@ import { KIB, utf8Bytes } from "../../src/core/bytes";
 import { MINUTE, SECOND } from "../../src/core/time";
 import type { Doc, Id } from "../_generated/dataModel";
 import type { MutationCtx, QueryCtx } from "../_generated/server";
-import { type Batch, takeBatch } from "./batch";
+import { type Batch, takeBatch, takeFirst } from "./batch";
 
 /** A worker that has not been heard of for this long is dead, and its stream is ended for it. */
 export const WORKER_LEASE_MS = 30 * SECOND;
@@ -118,24 +118,27 @@ export async function storedAnswer(
 
 const STATUSES_ENDED = ["completed", "error", "aborted"] as const;
 
-/** Deletes what ended long enough ago, one batch of it. */
+/**
+ * Deletes what ended long enough ago, one batch of it. One stream after the other: sessions that
+ * fill a whole batch would leave no room in it for a single chunk.
+ */
 export async function deleteExpired(
   ctx: MutationCtx,
   nowMs: number,
   batch: Batch,
 ): Promise<number> {
   let deleted = 0;
-  for (const status of STATUSES_ENDED) {
-    const sessions = await takeBatch(
-      ctx.db
+  for (const status of STATUSES_ENDED)
+    while (!batch.full) {
+      const ended = ctx.db
         .query("streamSessions")
         .withIndex("by_status_ended", (q) =>
           q.eq("status", status).lt("endedAt", nowMs - FRAMES_KEPT_MS),
-        ),
-      batch,
-    );
-    for (const { _id } of sessions) deleted += await deleteStream(ctx, _id, batch);
-  }
+        );
+      const session = await takeFirst(ended, batch);
+      if (session === null) break;
+      deleted += await deleteStream(ctx, session._id, batch);
+    }
   return deleted;
 }
 

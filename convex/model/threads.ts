@@ -3,7 +3,7 @@ import { MINUTE } from "../../src/core/time";
 import { AppError } from "../../src/errors/appError";
 import type { Doc, Id } from "../_generated/dataModel";
 import type { MutationCtx, QueryCtx } from "../_generated/server";
-import { newBatch, takeBatch } from "./batch";
+import { newBatch, takeBatch, takeFirst } from "./batch";
 import { MESSAGES_PER_CALL, newestFirst } from "./messages";
 import * as Streams from "./streams";
 
@@ -90,15 +90,17 @@ export async function deleteContents(
     batch,
   );
   for (const { _id } of shares) await ctx.db.delete("sharedThreads", _id);
-  const sessions = await takeBatch(
-    ctx.db.query("streamSessions").withIndex("by_thread", (q) => q.eq("threadId", threadId)),
-    batch,
-  );
   let streaming = false;
-  for (const { _id, status } of sessions) {
+  let after = 0;
+  while (!batch.full) {
+    const sessions = ctx.db
+      .query("streamSessions")
+      .withIndex("by_thread", (q) => q.eq("threadId", threadId).gt("_creationTime", after));
+    const session = await takeFirst(sessions, batch);
+    if (session === null) break;
     // A turn that still runs settles into its session: its frames wait for that.
-    if (status === "streaming") streaming = true;
-    else await Streams.deleteStream(ctx, _id, batch);
+    if (session.status !== "streaming") await Streams.deleteStream(ctx, session._id, batch);
+    else [streaming, after] = [true, session._creationTime];
   }
   return { more: batch.full || streaming, delayMs: batch.full ? 0 : MINUTE };
 }

@@ -101,21 +101,26 @@ export async function deletePast(ctx: MutationCtx, nowMs: number, batch: Batch):
 }
 
 /**
- * Deletes the counters of namespaces that hold nothing, such as those of an earlier version, as
- * much as the batch takes.
+ * Deletes the counters of namespaces that hold nothing, such as those of an earlier version, from a
+ * namespace on and as far as the batch goes. Returns where to go on, or null.
  */
-export async function deleteEmpty(ctx: MutationCtx, batch: Batch): Promise<number> {
-  const rows = await takeBatch(ctx.db.query("toolCacheCounts"), batch);
+export async function deleteEmpty(
+  ctx: MutationCtx,
+  from: string,
+  batch: Batch,
+): Promise<string | null> {
+  const rows = await takeBatch(
+    ctx.db
+      .query("toolCacheCounts")
+      .withIndex("by_namespace_shard", (q) => q.gte("namespace", from)),
+    batch,
+  );
   // The last namespace read may go on behind the batch; what is not whole is not judged.
-  const cut = batch.full ? rows.at(-1)?.namespace : undefined;
+  const cut = batch.full ? (rows.at(-1)?.namespace ?? from) : null;
   const sums = totals(rows);
-  let deleted = 0;
-  for (const { _id, namespace } of rows) {
-    if (namespace === cut || sums.get(namespace) !== 0) continue;
-    await ctx.db.delete("toolCacheCounts", _id);
-    deleted += 1;
-  }
-  return deleted;
+  for (const { _id, namespace } of rows)
+    if (namespace !== cut && sums.get(namespace) === 0) await ctx.db.delete("toolCacheCounts", _id);
+  return cut;
 }
 
 function totals(rows: readonly Doc<"toolCacheCounts">[]): Map<string, number> {

@@ -3,11 +3,11 @@ import { env } from "../../src/config/env";
 import { readKnob } from "../../src/config/read";
 import { PLACE } from "../../src/core/queue";
 import type { MutationCtx } from "../_generated/server";
-import { type Batch, newBatch, takeBatch } from "./batch";
+import { type Batch, charge, newBatch, takeFirst } from "./batch";
 import * as Counts from "./toolJobCounts";
 import { bury } from "./toolJobEnds";
 import * as Line from "./toolJobLine";
-import { deletePayload, type Job, queueOf } from "./toolJobRows";
+import { type Job, payloadOf, queueOf } from "./toolJobRows";
 
 /** Ended jobs by where they stand: what keeps them, and what counts them. */
 const ENDED = [
@@ -31,19 +31,36 @@ export async function cleanUp(ctx: MutationCtx): Promise<Cleaned> {
   let deletedJobs = 0;
   for (const { counted, place, ttlKnob } of ENDED) {
     const untilMs = nowMs - readKnob(env, ttlKnob);
-    const ended = await takeBatch(
-      ctx.db.query("toolJobs").withIndex("by_place", (q) => q.eq("p", place).lte("a", untilMs)),
-      batch,
-    );
-    for (const job of ended) {
-      await deletePayload(ctx, job);
-      await ctx.db.delete("toolJobs", job._id);
-    }
+    const ended = await deleteEnded(ctx, { place, untilMs }, batch);
     for (const [tool, jobs] of byTool(ended)) await Counts.add(ctx, tool, { [counted]: -jobs });
     deletedJobs += ended.length;
   }
-  const buriedJobs = await buryToolless(ctx, batch, nowMs);
+  const buriedJobs = batch.full ? 0 : await buryToolless(ctx, batch, nowMs);
   return { deletedJobs, buriedJobs, hasMore: batch.full };
+}
+
+/** Deletes jobs that stand somewhere since before, as far as a batch goes: payloads are the most of it. */
+async function deleteEnded(
+  ctx: MutationCtx,
+  { place, untilMs }: { readonly place: string; readonly untilMs: number },
+  batch: Batch,
+): Promise<Job[]> {
+  const deleted: Job[] = [];
+  while (!batch.full) {
+    const ended = ctx.db
+      .query("toolJobs")
+      .withIndex("by_place", (q) => q.eq("p", place).lte("a", untilMs));
+    const job = await takeFirst(ended, batch);
+    if (job === null) break;
+    const payload = await payloadOf(ctx, job);
+    if (payload !== null) {
+      charge(batch, payload);
+      await ctx.db.delete("toolJobPayloads", payload._id);
+    }
+    await ctx.db.delete("toolJobs", job._id);
+    deleted.push(job);
+  }
+  return deleted;
 }
 
 function byTool(jobs: readonly Job[]): Map<string, number> {
@@ -52,23 +69,28 @@ function byTool(jobs: readonly Job[]): Map<string, number> {
   return counts;
 }
 
-/** Stripes of all tools, those that are no more included. */
-const STRIPE_ROWS_MAX = 200;
+/** Stripes looked at, those of all tools that there are with room for as many again. */
+const STRIPE_ROWS_MAX = 100;
+/** Rows that a job leaving its line reads and writes besides its own: its stripe, and its count. */
+const ROWS_OF_BURIAL = 2;
 
 /** Nobody serves the line of a tool that was removed: who stands in it is buried. */
 async function buryToolless(ctx: MutationCtx, batch: Batch, nowMs: number): Promise<number> {
   const stripes = await ctx.db.query("toolJobStripes").take(STRIPE_ROWS_MAX);
+  batch.rowsLeft -= stripes.length;
   const removed = new Set(stripes.map(({ t }) => t).filter((tool) => queueOf(tool) === null));
   let buried = 0;
   for (const tool of removed)
-    while (batch.rowsLeft > 0) {
+    while (!batch.full) {
       const job = await Line.firstOfLine(ctx, tool);
       if (job === null) break;
+      batch.full = batch.rowsLeft <= 0;
+      if (batch.full) break;
       await Line.leave(ctx, { job, stripe: null });
       await bury(ctx, job, "unknown_tool", nowMs);
-      batch.rowsLeft -= 1;
+      charge(batch, job);
+      batch.rowsLeft -= ROWS_OF_BURIAL;
       buried += 1;
-      batch.full ||= batch.rowsLeft <= 0;
     }
   return buried;
 }

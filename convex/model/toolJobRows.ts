@@ -188,10 +188,16 @@ export async function storeResult(
   return { v: true };
 }
 
-export async function deletePayload(ctx: MutationCtx, { _id, v: has }: Job): Promise<void> {
-  const payload = has === true ? await loadPayload(ctx, _id) : null;
+export async function deletePayload(ctx: MutationCtx, job: Job): Promise<void> {
+  const payload = await payloadOf(ctx, job);
   if (payload !== null) await ctx.db.delete("toolJobPayloads", payload._id);
 }
+
+/** What a job has beside its row. */
+export const payloadOf = async (
+  ctx: QueryCtx,
+  { _id, v: has }: Job,
+): Promise<Doc<"toolJobPayloads"> | null> => (has === true ? await loadPayload(ctx, _id) : null);
 
 const isLarge = (json: string): boolean => utf8Bytes(json) > INLINE_BYTES_MAX;
 

@@ -44,9 +44,5 @@ export async function createdAfter(ctx: QueryCtx, time: number, count: number): 
 }
 
 /** Rows whose retention is over. */
-export async function listExpired(ctx: QueryCtx, count: number, nowMs: number): Promise<Row[]> {
-  return await ctx.db
-    .query("whatsappMessages")
-    .withIndex("by_expires_at", (q) => q.lt("expiresAtMs", nowMs))
-    .take(count);
-}
+export const expired = (ctx: QueryCtx, nowMs: number) =>
+  ctx.db.query("whatsappMessages").withIndex("by_expires_at", (q) => q.lt("expiresAtMs", nowMs));
