@@ -81,7 +81,8 @@ function numberOrDefault(env: Env, name: KnobName): number {
   return typeof value === "number" ? value : 0;
 }
 
-const isSet = (env: Env, name: KnobName): boolean => (env[name] ?? "").trim() !== "";
+/** Whether an operator set it, to whatever. */
+export const isSet = (env: Env, name: KnobName): boolean => (env[name] ?? "").trim() !== "";
 
 /** Every knob as an operator may see it: secrets as a mark, a value that is not used as null. */
 export function publicConfig(env: Env): Record<KnobName, Value | null> {

@@ -23,7 +23,7 @@ export function relationWarnings(
     warn(
       "BULKHEAD_TOOL_JOB_MAX",
       `is ${jobsMax}, but the tools' own limits (TOOL_JOB_RUNMAX_WEB, _PROD, _GLOB) add up to ` +
-        `${perTool}: a tool may not reach its own`,
+        `${perTool}: so many may run at once`,
     );
   for (const { less, more, because } of ORDERED)
     if (number(less) > number(more))

@@ -69,6 +69,7 @@ function bulkhead<Name extends string>(
   } as Record<`BULKHEAD_${Name}_MAX_CONCURRENT` | `BULKHEAD_${Name}_LEASE_TTL_MS`, IntKnob>;
 }
 
+const OPENROUTER = "OpenRouter, each route whose own knob is not set";
 const PRIMARY = "OpenRouter, primary route";
 const SECONDARY = "OpenRouter, secondary route";
 const EBAY = "eBay search";
@@ -127,7 +128,7 @@ const RATE_LIMIT_KNOBS = {
 const CIRCUITS = { group: "Circuit breakers" } as const;
 
 const CIRCUIT_KNOBS = {
-  ...circuit("OPENROUTER", "OpenRouter outside chat", { threshold: 5, cooldownMs: MINUTE }),
+  ...circuit("OPENROUTER", OPENROUTER, { threshold: 5, cooldownMs: MINUTE }),
   ...circuit("OPENROUTER_PRIMARY", PRIMARY, { threshold: 5, cooldownMs: MINUTE }),
   ...circuit("OPENROUTER_SECONDARY", SECONDARY, { threshold: 4, cooldownMs: 45 * SECOND }),
   ...circuit("SERPER", SERPER, { threshold: 4, cooldownMs: 2 * MINUTE }),
@@ -167,7 +168,7 @@ const CIRCUIT_KNOBS = {
 };
 
 const BULKHEAD_KNOBS = {
-  ...bulkhead("OPENROUTER", "OpenRouter outside chat", {
+  ...bulkhead("OPENROUTER", OPENROUTER, {
     maxConcurrent: 24,
     leaseMs: 10 * MINUTE,
   }),
@@ -183,7 +184,9 @@ const BULKHEAD_KNOBS = {
       unit: "jobs",
       default: 6,
       range: [1, 200],
-      meaning: "Tool jobs that run at once, all tools together.",
+      meaning:
+        "Tool jobs that are meant to run at once, all tools together: limits of the tools that add " +
+        "up to more are reported, and hold as they are.",
     },
   ),
   BULKHEAD_TOOL_JOB_LEASE_MS: int(

@@ -1,12 +1,15 @@
 /** Reading of a provider's row with an environment: the row names the knob, the knob the value. */
 import type { Env } from "../config/env";
-import { readKnob, readSecret } from "../config/read";
+import { isSet, readKnob, readSecret } from "../config/read";
 import { AppError } from "../errors/appError";
 import type { ProviderRow, Setting } from "./table";
 
 /** The number a setting stands for. */
 export function readSetting(env: Env, setting: Setting): number {
-  return "value" in setting ? setting.value : readKnob(env, setting.knob);
+  if ("value" in setting) return setting.value;
+  const { common, knob } = setting;
+  const isCommon = common !== undefined && !isSet(env, knob) && isSet(env, common);
+  return readKnob(env, isCommon ? common : knob);
 }
 
 /** A provider's base URL, without the slash at its end; the usual one where none is named. */

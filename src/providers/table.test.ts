@@ -46,3 +46,15 @@ test("the bulkhead and breaker knobs are those of the inventory", () => {
   expect(shown("global_search")).toEqual([4, 120_000, 10, 60_000]);
   expect(shown("gmail_oauth")).toEqual([4, 120_000, 8, 60_000]);
 });
+
+test("a knob of the seed's one route holds for each route that has none of its own set", () => {
+  const thresholds = (env: Record<string, string>) =>
+    (["openrouter_chat_primary", "openrouter_chat_secondary"] as const).map((id) =>
+      readSetting(env, providerRow(id).breaker.threshold),
+    );
+  const common = { CIRCUIT_OPENROUTER_THRESHOLD: "9" };
+  expect(thresholds({})).toEqual([5, 4]);
+  expect(thresholds(common)).toEqual([9, 9]);
+  expect(thresholds({ ...common, CIRCUIT_OPENROUTER_PRIMARY_THRESHOLD: "3" })).toEqual([3, 9]);
+  expect(thresholds({ ...common, CIRCUIT_OPENROUTER_PRIMARY_THRESHOLD: " " })).toEqual([9, 9]);
+});

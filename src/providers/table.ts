@@ -5,8 +5,12 @@
 import type { NumberKnob, SecretName, TextKnobName } from "../config/knobs";
 import { MINUTE, SECOND } from "../core/time";
 
-/** A number that an operator may set, or one that is fixed. */
-export type Setting = { readonly knob: NumberKnob } | { readonly value: number };
+/**
+ * A number that an operator may set, or one that is fixed. `common` is a knob of several providers:
+ * it is used where it is set and the provider's own is not.
+ */
+export type Setting =
+  { readonly knob: NumberKnob; readonly common?: NumberKnob } | { readonly value: number };
 
 interface RetryPolicy {
   /** Attempts after the first. */
@@ -49,22 +53,13 @@ export const RETRY_BUDGET_FLOOR = 10;
 const RETRY_TWICE: RetryPolicy = { retries: { value: 2 }, baseMs: 250, capMs: 2 * SECOND };
 
 const knob = (name: NumberKnob): Setting => ({ knob: name });
+const either = (name: NumberKnob, common: NumberKnob): Setting => ({ knob: name, common });
 const fixed = (value: number): Setting => ({ value });
-const circuit = (
-  name:
-    | "OPENROUTER_PRIMARY"
-    | "OPENROUTER_SECONDARY"
-    | "SERPER"
-    | "EBAY"
-    | "GLOBAL_SEARCH"
-    | "GMAIL_OAUTH",
-) => ({
+const circuit = (name: "SERPER" | "EBAY" | "GLOBAL_SEARCH" | "GMAIL_OAUTH") => ({
   threshold: knob(`CIRCUIT_${name}_THRESHOLD`),
   cooldownMs: knob(`CIRCUIT_${name}_COOLDOWN_MS`),
 });
-const bulkhead = (
-  name: "OR_PRI" | "OR_SEC" | "SERPER" | "EBAY" | "GLOBAL_SEARCH" | "GMAIL_OAUTH",
-) => ({
+const bulkhead = (name: "SERPER" | "EBAY" | "GLOBAL_SEARCH" | "GMAIL_OAUTH") => ({
   maxConcurrent: knob(`BULKHEAD_${name}_MAX_CONCURRENT`),
   leaseMs: knob(`BULKHEAD_${name}_LEASE_TTL_MS`),
 });
@@ -72,6 +67,23 @@ const stream: StreamPolicy = {
   idleMs: knob("CHAT_STREAM_IDLE_TIMEOUT_MS"),
   totalMs: knob("CHAT_STREAM_TOTAL_TIMEOUT_MS"),
 };
+// The seed had one route, whose knobs now hold for each that has none of its own set.
+const openrouter = (
+  circuitName: "OPENROUTER_PRIMARY" | "OPENROUTER_SECONDARY",
+  bulkheadName: "OR_PRI" | "OR_SEC",
+) => ({
+  breaker: {
+    threshold: either(`CIRCUIT_${circuitName}_THRESHOLD`, "CIRCUIT_OPENROUTER_THRESHOLD"),
+    cooldownMs: either(`CIRCUIT_${circuitName}_COOLDOWN_MS`, "CIRCUIT_OPENROUTER_COOLDOWN_MS"),
+  },
+  bulkhead: {
+    maxConcurrent: either(
+      `BULKHEAD_${bulkheadName}_MAX_CONCURRENT`,
+      "BULKHEAD_OPENROUTER_MAX_CONCURRENT",
+    ),
+    leaseMs: either(`BULKHEAD_${bulkheadName}_LEASE_TTL_MS`, "BULKHEAD_OPENROUTER_LEASE_TTL_MS"),
+  },
+});
 // Providers the seed names no knobs for: few calls, so the smallest pools and the common breaker.
 const QUIET = {
   breaker: { threshold: fixed(4), cooldownMs: fixed(2 * MINUTE) },
@@ -86,8 +98,7 @@ export const PROVIDERS = {
     deadlineMs: knob("CHAT_PROVIDER_PRIMARY_TIMEOUT_MS"),
     attemptMs: 20 * SECOND,
     retry: { ...RETRY_TWICE, retries: knob("CHAT_PROVIDER_PRIMARY_RETRIES") },
-    breaker: circuit("OPENROUTER_PRIMARY"),
-    bulkhead: bulkhead("OR_PRI"),
+    ...openrouter("OPENROUTER_PRIMARY", "OR_PRI"),
     stream,
   },
   openrouter_chat_secondary: {
@@ -97,8 +108,7 @@ export const PROVIDERS = {
     deadlineMs: knob("CHAT_PROVIDER_SECONDARY_TIMEOUT_MS"),
     attemptMs: 20 * SECOND,
     retry: { ...RETRY_TWICE, retries: knob("CHAT_PROVIDER_SECONDARY_RETRIES") },
-    breaker: circuit("OPENROUTER_SECONDARY"),
-    bulkhead: bulkhead("OR_SEC"),
+    ...openrouter("OPENROUTER_SECONDARY", "OR_SEC"),
     stream,
   },
   serper_search: {

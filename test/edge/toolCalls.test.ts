@@ -14,6 +14,7 @@ import type { ToolOutcome } from "../../src/channels/chat/toolTurn";
 import type { Env } from "../../src/config/env";
 import { HOUR, MINUTE, SECOND } from "../../src/core/time";
 import { backend, type Backend, START_MS, useStillClock } from "./backend";
+import { drive, STEP_MS } from "./drive";
 
 useStillClock();
 
@@ -134,27 +135,6 @@ function turn(t: Backend, refuse: (name: string) => Error | null = () => null): 
       await drive(Promise.allSettled(deferred));
     },
   };
-}
-
-// Taken before the clock is stood still: what runs beside the test, such as a digest, needs real time.
-const realTimeout = setTimeout;
-const QUIET_ROUNDS = 3;
-const STEP_MS = 100;
-
-/** Moves the clock on whenever all else has come to rest, until the work is done. */
-async function drive<T>(work: Promise<T>): Promise<T> {
-  let done = false;
-  const end = () => {
-    done = true;
-  };
-  work.then(end, end);
-  const isDone = () => done;
-  for (;;) {
-    for (let i = 0; i < QUIET_ROUNDS && !isDone(); i++)
-      await new Promise<void>((resolve) => realTimeout(resolve, 0));
-    if (isDone()) return await work;
-    await vi.advanceTimersByTimeAsync(STEP_MS);
-  }
 }
 
 const AT = { namespace: "search_web_v1", key: "q=tides&limit=10" };
