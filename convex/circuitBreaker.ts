@@ -50,17 +50,30 @@ export const checkGate = internalMutation({
   },
 });
 
-const settledArgs = { permit: permitFields, latencyMs: v.optional(v.number()) };
+const settledArgs = {
+  permit: permitFields,
+  /** Whose call it was, as a check: the permit says so itself. */
+  provider: v.optional(v.string()),
+  latencyMs: v.optional(v.number()),
+};
+
+/** The provider of a permit. Throws `invalid_request` where it is not the one that is named. */
+function providerOf({ provider }: Permit, named: string | undefined): ProviderId {
+  if (named !== undefined && named !== provider)
+    throw new AppError("invalid_request", { detail: "The permit is another provider's." });
+  return requireProvider(provider);
+}
 
 /** Ends a call well. A permit settled before, or whose lease was lost, changes nothing. */
 export const recordSuccess = internalMutation({
   args: settledArgs,
   returns: v.object({ released: v.boolean(), state: phase }),
-  handler: async (ctx, { permit, latencyMs = 0 }) => {
+  handler: async (ctx, { latencyMs = 0, permit, ...named }) => {
     const nowMs = Date.now();
+    const provider = providerOf(permit, named.provider);
     const settled = { outcome: "success", attempts: 1, latencyMs } as const;
     const { released } = await Admission.settleProvider(ctx, permit, settled, nowMs);
-    return { released, ...(await shown(ctx, requireProvider(permit.provider), nowMs)) };
+    return { released, ...(await shown(ctx, provider, nowMs)) };
   },
 });
 
@@ -74,9 +87,9 @@ export const recordFailure = internalMutation({
     failureCount: v.number(),
     cooldownUntil: v.union(v.number(), v.null()),
   }),
-  handler: async (ctx, { permit, latencyMs = 0 }) => {
+  handler: async (ctx, { latencyMs = 0, permit, ...named }) => {
     const nowMs = Date.now();
-    const provider = requireProvider(permit.provider);
+    const provider = providerOf(permit, named.provider);
     const before = await Breakers.load(ctx, provider);
     const settled = { outcome: "failure", attempts: 1, latencyMs } as const;
     const { released } = await Admission.settleProvider(ctx, permit, settled, nowMs);

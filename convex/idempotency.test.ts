@@ -14,6 +14,9 @@ import * as Claims from "./model/claims";
 
 useStillClock();
 
+/** Of whichever row it is. */
+const keyId = expect.any(String) as string;
+
 const KEY = { scope: "whatsapp_message", key: "m1" };
 
 const find = (t: Backend, nowMs: number, key = KEY) => t.run((ctx) => Claims.find(ctx, key, nowMs));
@@ -75,7 +78,8 @@ describe("work claimed by its key", () => {
 
   test("is in progress for others until it is reported, and then replayed", async () => {
     const t = backend();
-    const first = { duplicate: false, state: "claimed", fence: START_MS, firstSeenAt: START_MS };
+    const fence = START_MS;
+    const first = { duplicate: false, state: "claimed", fence, firstSeenAt: START_MS, keyId };
     expect(await claim(t)).toEqual(first);
     const before = await t.run((ctx) => ctx.db.query("idempotencyKeys").take(10));
     vi.setSystemTime(START_MS + 10_000);
@@ -84,6 +88,7 @@ describe("work claimed by its key", () => {
       state: "in_progress",
       retryAfterMs: 50_000,
       firstSeenAt: START_MS,
+      keyId,
     });
     expect(await claim(t, { fingerprint: "g" })).toMatchObject({ state: "conflict" });
     // A duplicate writes nothing and so extends nothing.
@@ -94,6 +99,7 @@ describe("work claimed by its key", () => {
       state: "completed",
       reply: "42",
       firstSeenAt: START_MS,
+      keyId,
     });
   });
 
@@ -102,7 +108,7 @@ describe("work claimed by its key", () => {
     await claim(t, { leaseMs: 5_000, ttlMs: 2 * MINUTE });
     vi.setSystemTime(START_MS + 5_000);
     const second = START_MS + 5_000;
-    const taken = { state: "claimed", fence: second, firstSeenAt: START_MS };
+    const taken = { state: "claimed", fence: second, firstSeenAt: START_MS, keyId };
     expect(await claim(t)).toMatchObject(taken);
     expect(await complete(t, START_MS, "late")).toEqual({ ok: false });
     expect(await complete(t, second)).toEqual({ ok: true });

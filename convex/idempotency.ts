@@ -13,32 +13,35 @@ import * as Duplicates from "./model/duplicates";
 const LEASE_DEFAULT_MS = MINUTE;
 const LIST_MAX = 200;
 
+/** The claim that is there now, this one's or an earlier one's. */
+const seen = { keyId: v.id("idempotencyKeys"), firstSeenAt: v.number() };
+
 const claimAnswer = v.union(
   v.object({
     duplicate: v.literal(false),
     state: v.literal("claimed"),
     /** Proof for `completeKey` and `failKey` that it is still this attempt. */
     fence: v.number(),
-    firstSeenAt: v.number(),
+    ...seen,
   }),
   v.object({
     duplicate: v.literal(true),
     state: v.literal("in_progress"),
     /** Until the attempt may be taken over. */
     retryAfterMs: v.number(),
-    firstSeenAt: v.number(),
+    ...seen,
   }),
   v.object({
     duplicate: v.literal(true),
     state: v.literal("completed"),
     reply: v.union(v.string(), v.null()),
-    firstSeenAt: v.number(),
+    ...seen,
   }),
   v.object({
     duplicate: v.literal(true),
     /** The same key with another request. */
     state: v.literal("conflict"),
-    firstSeenAt: v.number(),
+    ...seen,
   }),
 );
 
@@ -65,23 +68,19 @@ export const claimKey = internalMutation({
       leaseMs: leaseMs ?? LEASE_DEFAULT_MS,
       ...(fingerprint === undefined ? {} : { fingerprint }),
     });
-    const { firstSeenAtMs: firstSeenAt, verdict } = await Claims.begin(ctx, attempt, Date.now());
+    const { firstSeenAtMs, keyId, verdict } = await Claims.begin(ctx, attempt, Date.now());
+    const seen = { keyId, firstSeenAt: firstSeenAtMs };
     switch (verdict.kind) {
       case "claimed":
-        return {
-          duplicate: false as const,
-          state: verdict.kind,
-          fence: verdict.fence,
-          firstSeenAt,
-        };
+        return { duplicate: false as const, state: verdict.kind, fence: verdict.fence, ...seen };
       case "in_progress": {
         const { kind: state, retryAfterMs } = verdict;
-        return { duplicate: true as const, state, retryAfterMs, firstSeenAt };
+        return { duplicate: true as const, state, retryAfterMs, ...seen };
       }
       case "completed":
-        return { duplicate: true as const, state: verdict.kind, reply: verdict.reply, firstSeenAt };
+        return { duplicate: true as const, state: verdict.kind, reply: verdict.reply, ...seen };
       case "conflict":
-        return { duplicate: true as const, state: verdict.kind, firstSeenAt };
+        return { duplicate: true as const, state: verdict.kind, ...seen };
     }
   },
 });

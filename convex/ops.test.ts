@@ -139,12 +139,14 @@ describe("the snapshot of an idle deployment", () => {
     );
     expect(Object.keys(configOf(said)).sort()).toEqual([
       "bulkheads",
+      "chatProviderRoutes",
       "circuits",
       "knobs",
       "rateLimits",
       "toolCache",
       "toolCacheNamespaces",
       "toolJobs",
+      "toolQueueAlerts",
     ]);
   });
 

@@ -1,4 +1,6 @@
 import { type Infer, v } from "convex/values";
+import { env } from "../src/config/env";
+import { readKnob } from "../src/config/read";
 import { AppError } from "../src/errors/appError";
 import { internal } from "./_generated/api";
 import { internalAction, internalMutation, internalQuery } from "./_generated/server";
@@ -12,6 +14,7 @@ import * as Rows from "./model/toolJobRows";
 import * as ToolJobs from "./model/toolJobs";
 import {
   claim,
+  claimed,
   deadLetter,
   held,
   jobView,
@@ -115,36 +118,47 @@ export const get = internalQuery({
  */
 export const claimNext = internalMutation({
   args: { toolName: v.optional(v.string()) },
-  returns: v.union(claim, v.null()),
+  returns: v.union(claimed, v.null()),
   handler: async (ctx, { toolName }) => {
     const nowMs = Date.now();
     for (const tool of toolName === undefined ? Rows.QUEUED_TOOLS : [toolName]) {
       const queue = Rows.queueOf(tool);
-      const claimed = queue === null ? null : await Starts.serve(ctx, queue, nowMs);
-      if (claimed !== null) return claimed;
+      const taken = queue === null ? null : await Starts.serve(ctx, queue, nowMs);
+      const job = taken === null ? null : await ctx.db.get("toolJobs", taken.jobId);
+      if (taken !== null && job !== null)
+        return { ...taken, _id: job._id, maxAttempts: Rows.attemptsMaxOfJob(job) };
     }
     return null;
   },
 });
 
 /**
- * Runs jobs that wait although slots are free, up to `maxJobs`. The queue does this by itself; this
- * is for an operator who raised a tool's limit and does not want to wait for the next job's end.
+ * Runs jobs that wait although slots are free, up to `maxJobs` (1 to 20, default
+ * TOOL_JOB_MAX_PER_RUN). The queue does this by itself; this is for an operator who raised a tool's
+ * limit and does not want to wait for the next job's end. `skipped` where jobs wait and no slot of
+ * theirs is free.
  */
 export const processQueue = internalAction({
   args: { maxJobs: v.optional(v.number()) },
   returns: v.object({
     processed: v.number(),
     jobs: v.array(v.object({ jobId: v.id("toolJobs"), status: v.string() })),
+    skipped: v.optional(v.literal("worker_saturated")),
   }),
-  // The work needs what mutations must not load, so it is done next door.
-  handler: async (ctx, { maxJobs }): Promise<Processed> =>
-    await ctx.runAction(internal.toolRuns.processWaiting, { maxJobs: maxJobs ?? 1 }),
+  handler: async (ctx, args): Promise<Processed> => {
+    const maxJobs = args.maxJobs ?? readKnob(env, "TOOL_JOB_MAX_PER_RUN");
+    // The work needs what mutations must not load, so it is done next door.
+    const processed: Processed = await ctx.runAction(internal.toolRuns.processWaiting, { maxJobs });
+    if (processed.processed > 0) return processed;
+    const { byStatus }: Stats.QueueStats = await ctx.runQuery(internal.toolJobs.getQueueStats, {});
+    return byStatus.queued === 0 ? processed : { ...processed, skipped: "worker_saturated" };
+  },
 });
 
 interface Processed {
   processed: number;
   jobs: { jobId: Rows.JobId; status: string }[];
+  skipped?: "worker_saturated";
 }
 
 const cacheEntry = v.object({
@@ -175,16 +189,22 @@ export const complete = internalMutation({
   },
 });
 
+/** Longest description of an error that is kept, in characters. */
+const ERROR_CHARS_MAX = 600;
+
 /**
- * Ends an attempt badly: the next is scheduled in the same transaction, or the job is buried. With
+ * Ends an attempt badly: the next is scheduled in the same transaction, or the job is buried, as it
+ * is at once where the failure is not `retryable`. What went wrong is said by `errorCode`, or by an
+ * operator in words of `error`; throws `invalid_request` where neither says anything. With
  * `cache`, a burial is remembered there for a short time, so that nobody asks again at once. The slot
  * goes on as in `complete`.
  */
 export const fail = internalMutation({
   args: {
     ...held,
-    errorCode: v.string(),
-    retryable: v.boolean(),
+    error: v.optional(v.string()),
+    errorCode: v.optional(v.string()),
+    retryable: v.optional(v.boolean()),
     cache: v.optional(cacheKey),
     wantsNext: v.optional(v.boolean()),
   },
@@ -201,10 +221,16 @@ export const fail = internalMutation({
     retryDelayMs: v.number(),
     next,
   }),
-  handler: async (ctx, { cache, wantsNext = false, ...ended }) => {
-    const failed = await ToolJobs.fail(ctx, { ...ended, wantsNext });
+  handler: async (
+    ctx,
+    { cache, error = "", fence, jobId, retryable = true, wantsNext = false, ...said },
+  ) => {
+    const errorCode = (said.errorCode ?? error).slice(0, ERROR_CHARS_MAX);
+    if (errorCode === "") throw new AppError("invalid_request", { detail: "Say what failed." });
+    const ended = { jobId, fence, errorCode, retryable, wantsNext };
+    const failed = await ToolJobs.fail(ctx, ended);
     if (cache !== undefined && failed.status === "dead_letter")
-      await ToolResults.storeFailure(ctx, { ...cache, code: ended.errorCode }, Date.now());
+      await ToolResults.storeFailure(ctx, { ...cache, code: errorCode }, Date.now());
     return { ok: failed.status !== "missing" && failed.status !== "not_running", ...failed };
   },
 });
@@ -380,10 +406,16 @@ export const listRecentQueueAlerts = internalQuery({
 /** Deletes jobs whose retention is over, in bounded batches, until none is left. */
 export const cleanupExpired = internalMutation({
   args: {},
-  returns: v.object({ deleted: v.number(), deletedJobs: v.number(), buriedJobs: v.number() }),
+  returns: v.object({
+    deleted: v.number(),
+    deletedJobs: v.number(),
+    buriedJobs: v.number(),
+    /** Always 0: alerts of all kinds are one table, which rateLimit:cleanupExpired cleans up. */
+    deletedAlerts: v.number(),
+  }),
   handler: async (ctx) => {
     const { buriedJobs, deletedJobs, hasMore } = await cleanUp(ctx);
     if (hasMore) await ctx.scheduler.runAfter(0, internal.toolJobs.cleanupExpired, {});
-    return { deleted: deletedJobs, deletedJobs, buriedJobs };
+    return { deleted: deletedJobs, deletedJobs, buriedJobs, deletedAlerts: 0 };
   },
 });

@@ -86,6 +86,8 @@ const clamp = (value: number, min: number, max: number): number =>
 export interface Begun {
   readonly verdict: ClaimVerdict;
   readonly row: Claim | null;
+  /** The claim's row, whoever made it. */
+  readonly keyId: Claim["_id"];
   /** When the key was first seen, in epoch milliseconds. */
   readonly firstSeenAtMs: number;
 }
@@ -109,7 +111,9 @@ export async function begin(ctx: MutationCtx, attempt: Attempt, nowMs: number): 
   const { fingerprint = null, key, leaseMs, scope, ttlMs } = attempt;
   const row = await load(ctx, attempt);
   const verdict = decideClaim(row === null ? null : storedOf(row), { fingerprint, nowMs });
-  if (verdict.kind !== "claimed") return { verdict, row, firstSeenAtMs: row?.firstSeenAt ?? nowMs };
+  if (row !== null && verdict.kind !== "claimed")
+    return { verdict, row, keyId: row._id, firstSeenAtMs: row.firstSeenAt };
+  if (verdict.kind !== "claimed") throw new Error("what is not there is free to be claimed");
   // A takeover is of the same request: its life began when it was first seen.
   const alive = row !== null && row.expiresAt > nowMs;
   const fields = {
@@ -121,9 +125,9 @@ export async function begin(ctx: MutationCtx, attempt: Attempt, nowMs: number): 
     fence: verdict.fence,
     ...(fingerprint === null ? {} : { fingerprint }),
   };
-  if (row === null) await ctx.db.insert("idempotencyKeys", fields);
-  else await ctx.db.replace("idempotencyKeys", row._id, fields);
-  return { verdict, row, firstSeenAtMs: fields.firstSeenAt };
+  const keyId = row?._id ?? (await ctx.db.insert("idempotencyKeys", fields));
+  if (row !== null) await ctx.db.replace("idempotencyKeys", row._id, fields);
+  return { verdict, row, keyId, firstSeenAtMs: fields.firstSeenAt };
 }
 
 /**

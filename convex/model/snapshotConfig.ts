@@ -60,10 +60,42 @@ export function config(): Record<string, unknown> {
       claimScanSize: all.TOOL_JOB_CLAIM_SCAN,
       maxRunningByTool: byTool((tool) => queuePolicy(env, tool)?.runMax ?? 0),
       maxQueuedByTool: byTool((tool) => queuePolicy(env, tool)?.queueMax ?? 0),
+      maxRunningByQos: {
+        realtime: all.TOOL_JOB_RUNMAX_QOS_REALTIME,
+        interactive: all.TOOL_JOB_RUNMAX_QOS_INTERACTIVE,
+        batch: all.TOOL_JOB_RUNMAX_QOS_BATCH,
+      },
     },
+    ...sinceTheSeed(all),
     knobs: all,
   };
 }
+
+/** What the deployments of the public original have besides. */
+const sinceTheSeed = (all: ReturnType<typeof publicConfig>) => ({
+  toolQueueAlerts: {
+    enabled: all.TOOL_QUEUE_ALERTS_ENABLED === "true",
+    windowMinutes: all.TOOL_QUEUE_ALERT_WINDOW_MIN,
+    cooldownMs: all.TOOL_QUEUE_ALERT_COOLDOWN_MS,
+    maxQueued: all.TOOL_QUEUE_ALERT_MAX_QUEUED,
+    maxDeadLetters: all.TOOL_QUEUE_ALERT_MAX_DLQ,
+    maxQueuedAgeMs: all.TOOL_QUEUE_ALERT_MAX_QUEUED_AGE_MS,
+    maxRunningAgeMs: all.TOOL_QUEUE_ALERT_MAX_RUNNING_AGE_MS,
+  },
+  chatProviderRoutes: {
+    defaultModelClass: all.CHAT_DEFAULT_MODEL_CLASS,
+    primary: {
+      timeoutMs: all.CHAT_PROVIDER_PRIMARY_TIMEOUT_MS,
+      retries: all.CHAT_PROVIDER_PRIMARY_RETRIES,
+      models: { fast: all.CHAT_MODEL_FAST_PRIMARY, agent: all.CHAT_MODEL_AGENT_PRIMARY },
+    },
+    secondary: {
+      timeoutMs: all.CHAT_PROVIDER_SECONDARY_TIMEOUT_MS,
+      retries: all.CHAT_PROVIDER_SECONDARY_RETRIES,
+      models: { fast: all.CHAT_MODEL_FAST_SECONDARY, agent: all.CHAT_MODEL_AGENT_SECONDARY },
+    },
+  },
+});
 
 const QUEUED_TOOLS = TOOL_IDS.filter((tool) => toolRow(tool).queue !== null);
 

@@ -15,6 +15,13 @@ export const claim = v.object({
   deadlineAt: v.optional(v.number()),
 });
 
+/** A claim as an operator takes it. */
+export const claimed = v.object({
+  ...claim.fields,
+  _id: v.id("toolJobs"),
+  maxAttempts: v.number(),
+});
+
 /** A worker's proof that a job is its own. */
 export const held = { jobId: v.id("toolJobs"), fence: v.number() };
 

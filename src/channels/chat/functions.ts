@@ -174,8 +174,8 @@ export interface ToolFunctions extends OutboundFunctions {
     {
       jobId: JobId;
       fence: number;
-      errorCode: string;
-      retryable: boolean;
+      errorCode?: string;
+      retryable?: boolean;
       /** Where a burial is remembered. */
       cache?: CacheKey;
       wantsNext?: boolean;

@@ -102,7 +102,56 @@ const NAMED: Readonly<Record<string, Arrange>> = {
   "ops:getReliabilitySnapshot": () => ({ minutes: 15, limit: 50 }),
 };
 
-describe.each(Object.entries(NAMED))("%s", (name, arrange) => {
+/** Files all of whose functions are called by name, by people or by programs. */
+const FILES = Object.keys(NAMED).map((name) => name.split(":")[0]);
+
+/** The others in those files: parts of the work of those above, and what came after the seeds. */
+const OTHERS: Readonly<Record<string, Arrange>> = {
+  "toolCache:lookup": () => ({ namespace: "search_web_v1", key: "q=boats" }),
+  "toolJobs:enqueueMany": () => ({ source: "operator", toolName: "search_web", jobs: [] }),
+  "toolJobs:heartbeat": async (t) => {
+    const { jobId, fence } = await claim(t);
+    return { jobId, fence, progress: 0.5 };
+  },
+  "toolJobs:cancel": async (t) => ({ jobId: (await claim(t)).jobId }),
+  "toolJobs:dispatch": async (t) => {
+    const { jobId, fence } = await claim(t);
+    return { jobId, fence };
+  },
+  "toolJobs:expireLease": async (t) => ({ slotId: await slot(t), fence: 1 }),
+  "toolJobs:serveLine": () => ({ toolName: "search_web" }),
+  "toolJobs:requeueDeadLetters": () => ({ toolName: "search_web", limit: 10, dryRun: true }),
+  "toolJobs:deferDeadLetter": async (t) => ({
+    jobId: (await claim(t)).jobId,
+    delayMs: 60_000,
+    reason: "vendor is down",
+  }),
+  "toolJobs:requeueDeferred": async (t) => ({ jobId: (await claim(t)).jobId, untilMs: 1 }),
+  "circuitBreaker:setState": () => ({ ...PROVIDER, state: "closed" }),
+  "circuitBreaker:poolTallies": async (t) => ({ ...PROVIDER, except: await slot(t) }),
+  "bulkhead:listHeld": () => ({ ...PROVIDER, nowMs: 1 }),
+  "bulkhead:pickFree": () => ({ pool: "serper_search", size: 1, points: [0], looks: 1, nowMs: 1 }),
+  "rateLimit:check": () => ({ key: "chat_stream:user:u1", max: 30, windowMs: 300_000 }),
+  "rateLimit:reset": () => ({ key: "chat_stream:user:u1", max: 30, windowMs: 300_000 }),
+  "rateLimit:pickShard": () => ({ key: "global:all", shards: [0, 1] }),
+  "rateLimit:refusalRows": () => ({ bucket: "gmail_push", outcome: "blocked", minuteMs: 0 }),
+  "idempotency:completeKey": () => ({ scope: "whatsapp_message", key: "wamid.1", fence: 1 }),
+  "idempotency:failKey": () => ({ scope: "whatsapp_message", key: "wamid.1", fence: 1 }),
+  "idempotency:claimNonce": () => ({ scope: "s", nonce: "n", timestampMs: 1, skewMs: 1_000 }),
+  "idempotency:duplicateRows": () => ({ scope: "whatsapp_message", minuteMs: 0 }),
+};
+
+async function slot(t: Backend): Promise<string> {
+  const { slotId } = (await permit(t)) as { readonly slotId: string };
+  return slotId;
+}
+
+test("no function of these files is left out", () => {
+  const found = [...FUNCTIONS.keys()].filter((name) => FILES.includes(name.split(":")[0]));
+  expect([...Object.keys(NAMED), ...Object.keys(OTHERS)].sort()).toEqual(found.sort());
+});
+
+describe.each(Object.entries({ ...NAMED, ...OTHERS }))("%s", (name, arrange) => {
   test("exists, is internal, and says what it takes and gives", () => {
     const known = FUNCTIONS.get(name);
     expect(known).toMatchObject({ isPublic: false });

@@ -28,7 +28,7 @@ describe("circuitBreaker", () => {
   }
   const gate = (t: Backend) => call<Gate>(t, "circuitBreaker:checkGate", { provider });
   const record = (t: Backend, name: "recordSuccess" | "recordFailure", permit: Args | undefined) =>
-    call<Args>(t, `circuitBreaker:${name}`, { permit });
+    call<Args>(t, `circuitBreaker:${name}`, { permit, provider });
   async function failTimes(t: Backend, times: number): Promise<Args> {
     let last: Args = {};
     for (let i = 0; i < times; i++) last = await record(t, "recordFailure", (await gate(t)).permit);
@@ -71,6 +71,11 @@ describe("circuitBreaker", () => {
     await failTimes(t, 4);
     at(2 * MINUTE);
     const { permit } = await gate(t);
+    for (const name of ["recordSuccess", "recordFailure"])
+      await refused(
+        call(t, `circuitBreaker:${name}`, { permit, provider: "ebay_search" }),
+        "invalid_request",
+      );
     expect(await record(t, "recordSuccess", permit)).toEqual({ released: true, state: "closed" });
     expect(await record(t, "recordSuccess", permit)).toEqual({ released: false, state: "closed" });
     expect(await record(t, "recordFailure", permit)).toMatchObject({
@@ -245,10 +250,12 @@ describe("idempotency", () => {
 
   test("claimKey grants once, for a day by default, and a duplicate extends nothing", async () => {
     const t = backend();
-    expect(await claim(t)).toMatchObject({ duplicate: false, firstSeenAt: START_MS });
+    const first = await claim(t);
+    expect(first).toMatchObject({ duplicate: false, firstSeenAt: START_MS });
     expect(await list(t)).toMatchObject([{ key: "wamid.1", expiresAt: START_MS + DAY }]);
     at(SECOND);
-    expect(await claim(t)).toMatchObject({ duplicate: true, firstSeenAt: START_MS });
+    const { keyId } = first;
+    expect(await claim(t)).toMatchObject({ duplicate: true, firstSeenAt: START_MS, keyId });
     expect(await list(t)).toMatchObject([{ expiresAt: START_MS + DAY }]);
     expect(await claim(t, { scope: "gmail_push_history" })).toMatchObject({ duplicate: false });
     at(DAY);

@@ -178,6 +178,18 @@ describe("toolJobs, for operators", () => {
     expect(await call(t, "toolJobs:processQueue")).toEqual({ processed: 0, jobs: [] });
   });
 
+  test("processQueue says so where jobs wait and no slot is free for them", async () => {
+    const t = whole();
+    vi.stubEnv("TOOL_JOB_RUNMAX_WEB", "1");
+    const job = { source: "operator", toolName: "search_web", argsJson: "{}" };
+    for (let i = 0; i < 2; i++) await call(t, "toolJobs:enqueue", job);
+    expect(await call(t, "toolJobs:processQueue")).toEqual({
+      processed: 0,
+      jobs: [],
+      skipped: "worker_saturated",
+    });
+  });
+
   test("monitorQueueHealth is quiet while all is well, and tells once of what is not", async () => {
     const t = backend();
     const monitor = () => call<Args>(t, "toolJobs:monitorQueueHealth");

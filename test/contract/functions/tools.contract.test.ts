@@ -193,7 +193,14 @@ describe("toolJobs", () => {
     expect(await next()).toBeNull();
     // As long as no limit is raised, whoever waits gets the slot of whoever ends.
     vi.stubEnv("TOOL_JOB_RUNMAX_WEB", "2");
-    expect(await next()).toMatchObject({ jobId: waiting.jobId, argsJson: '{"query":"waits"}' });
+    expect(await next()).toMatchObject({
+      _id: waiting.jobId,
+      jobId: waiting.jobId,
+      toolName: "search_web",
+      argsJson: '{"query":"waits"}',
+      attempts: 1,
+      maxAttempts: 2,
+    });
     expect(await next()).toBeNull();
     expect(await end(t, "complete", first)).toMatchObject({ ok: true });
   });
@@ -232,6 +239,17 @@ describe("toolJobs", () => {
     expect(await end(t, "fail", hopeless, { retryable: false })).toMatchObject({
       status: "dead_letter",
     });
+  });
+
+  test("fail takes what an operator says in words, up to 600 characters, and not nothing", async () => {
+    const t = backend();
+    const { fence, jobId } = await running(t);
+    const failWith = (more: Args) => call<Args>(t, "toolJobs:fail", { jobId, fence, ...more });
+    for (const nothing of [{}, { error: "" }, { errorCode: "" }])
+      await refused(failWith(nothing), "invalid_request");
+    expect(await state(t, jobId)).toMatchObject({ status: "running" });
+    expect(await failWith({ error: "x".repeat(1_000) })).toMatchObject({ status: "requeued" });
+    expect(await state(t, jobId)).toMatchObject({ lastError: "x".repeat(600) });
   });
 
   test("cleanupExpired deletes ended jobs when their time is over, and no other", async () => {
