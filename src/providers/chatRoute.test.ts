@@ -144,7 +144,7 @@ describe("openChatRoute", () => {
           : await streaming(call, init, virtual);
       const { io, text } = await listen(failingInBand);
       expect([text, io.requests.length]).toEqual(["hi", 3]);
-      const none = await listen(failingInBand, { budget: false });
+      const none = await listen(failingInBand, { budget: async () => false });
       expect([none.ending?.outcome, none.io.requests.length]).toEqual(["failure", 1]);
     },
   );

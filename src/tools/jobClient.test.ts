@@ -237,7 +237,7 @@ const STATES = ["queued", "running", "completed", "cancelled", "dead_letter", "g
 test.each(["", "no JSON", "null", "{}", '{"kind":"complete"}', '{"kind":"odd","value":""}'])(
   "a result that nobody can read is none: %s",
   async (resultJson) => {
-    const job = () => ({ status: "completed", resultJson });
+    const job = () => ({ status: "completed", resultJson, lastError: null });
     const { outcome } = await play({ enqueued: [WAITING], job });
     expect(outcome).toMatchObject({ kind: "failed", backpressure: { reason: "dead_letter" } });
   },

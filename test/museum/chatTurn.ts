@@ -90,7 +90,7 @@ export async function turn(
         switchRoute: async () => ({ ok: true }),
         settle: async (_firstFrameId, frames) => {
           stores.push(frames);
-          return true;
+          return "now";
         },
         send: (one) => void sent.push(one),
       },
