@@ -1,20 +1,26 @@
 import { readFile } from "node:fs/promises";
 import path from "node:path";
 import { page } from "../generate/markdown";
+import { SEED_DEFAULT } from "./options";
 import { contentionTable, figureTable, operationTable, type Results } from "./report";
 
 const PEERS = ["rate-limiter", "workpool", "action-cache"];
 
 /** docs/benchmarks.md: the results with what made them, and how far they can be trusted. */
-export async function documentOf(results: Results, projectDir: string): Promise<string> {
+export async function documentOf(
+  results: Results,
+  seed: number,
+  projectDir: string,
+): Promise<string> {
   const versions = await Promise.all(PEERS.map((name) => versionOf(projectDir, name)));
   const { contention, figures, operations } = results;
   const missed = figures.filter(({ pass }) => !pass);
   const held = figures.length - missed.length;
+  const flag = seed === SEED_DEFAULT ? "" : ` --seed ${seed}`;
   return page([
     "# Benchmarks",
     "",
-    "Written by `npm run bench -- --write`; do not edit. The same run prints these tables, and",
+    `Written by \`npm run bench -- --write${flag}\`; do not edit. The same run prints these tables, and`,
     "`npm run -s bench -- --json` the first as JSON.",
     "",
     `Beside ${versions.join(", ")} and a bare read-and-patch mutation, all in one run.`,
@@ -78,15 +84,16 @@ Limits of the method:
   change.
 - Work is a pause: the queue's workers claim and complete with the registered functions, but run no
   tool. Tool calls (T14) run the code that turns use, with an upstream that answers after 200 ms.
-- T9 takes the limit, the breaker and the bulkhead in one transaction; its caller's mutation is the
-  benchmark's own.
+- T1, T2 and T6 find a pool all of whose slots have been used before, at the dearest of 10 places.
 - The pool of 100 slots hands a worker up to 20 jobs at once (\`TOOL_JOB_MAX_PER_RUN\`; the component:
   32), smaller ones the default of 3.
 - T3 enqueues 100 jobs per mutation, the pool all of them in one.
-- T10b asks for a fifth more than there is, which keeps the pool some 94 % busy on average, and, as
-  \`T10b.full\`, for the last 3 of 100 slots, which keeps it above 98 %. Refusals are answers, not
-  failures, and do not count as such.
-- T15 makes its rows by copying those that real calls left.
+- T10b sends the calls of T10 to the 20 slots that longer calls leave, which keeps the pool above
+  98 % busy on average (\`T10b.idle\`); \`T10b.crowded\` asks for a fifth more than there is, so that
+  all slots change hands, and \`T10b.full\` for the last 3 slots. Refusals are answers, not failures,
+  and do not count as such.
+- T15 and T16 make their rows by copying those that real calls left: a day of traffic under the crons
+  with a provider down, dead letters, jobs in line and full slots at its end.
 - T18 is a target, reported as it is.`.split("\n");
 
 async function versionOf(projectDir: string, name: string): Promise<string> {

@@ -3,14 +3,14 @@ import { writeFile } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import path from "node:path";
 import type { Io, Main } from "../main";
-import { UsageError } from "../usage";
 import { documentOf } from "./document";
-import type { Bench } from "./figures";
+import type { Bench, Figure } from "./figures";
+import { asksFor, asksForRow, type Options, readOptions, rowOf, USAGE } from "./options";
 import { loadOurs } from "./ours";
-import { type Options, readOptions, USAGE } from "./options";
 import { loadPeers } from "./peers";
 import { contentionTable, figureTable, operationTable, rounded, type Results } from "./report";
-import { inOrder, PARTS, rowOf, unmeasured, type Part } from "./rows";
+import { inOrder, NOTHING, PARTS, unmeasured, type Part } from "./rows";
+import { UsageError } from "../usage";
 
 const SEED_STEP = 1_000;
 const BETWEEN_SEEDS = 10;
@@ -20,44 +20,43 @@ const MICROSECONDS_PER_SECOND = 1_000_000;
 interface Said {
   readonly results: Results;
   readonly notes: readonly string[];
+  /** Why there are no results. */
+  readonly failure?: string;
 }
 
 /**
  * `npm run bench`: what operations cost and how they fare under contention, ours beside the peers;
- * 1 when a bar is missed. A mistake in the flags is one line and 2, and nothing is measured.
+ * 1 when a bar is missed. The flags are in `USAGE`.
  */
 export const main: Main = async (argv, io) => {
   try {
-    return await bench(readOptions(argv), io);
+    const options = readOptions(argv);
+    if (options.part !== null) return await measurePart(options.part, options, io);
+    if (!options.help) return await run(options, io);
+    for (const line of USAGE) io.print(line);
+    return 0;
   } catch (error) {
     if (!(error instanceof UsageError)) throw error;
-    io.printError(error.message);
+    io.printError(`${error.message}.`);
     return 2;
   }
 };
 
-async function bench(options: Options, io: Io): Promise<number> {
+async function run(options: Options, io: Io): Promise<number> {
   const { only } = options;
-  if (options.help) for (const line of USAGE) io.print(line);
-  if (options.help) return 0;
-  if (options.part !== null) return measurePart(options.part, options, io);
-  // Rows may be named by one of their figures.
-  const onlyRows = only === null ? null : new Set([...only].map((id) => rowOf({ id })));
   const wanted = PARTS.filter(
-    ({ rows }) => onlyRows === null || rows.some((row) => onlyRows.has(row)),
+    ({ rows }) => only === null || only.some((id) => rows.some((row) => asksForRow(id, row))),
   );
   const said = await measureAll(wanted, options, io);
-  const all = said.flatMap(({ results }) => results.figures);
   const results: Results = {
-    figures: inOrder(all.filter((figure) => isWanted(figure, only))),
+    figures: chosen(
+      said.flatMap(({ results: { figures } }) => figures),
+      only,
+    ),
     operations: said.flatMap(({ results: { operations } }) => operations),
     contention: said.flatMap(({ results: { contention } }) => contention),
   };
   const { contention, figures, operations } = results;
-  const unknown = [...(only ?? [])].filter(
-    (id) => !figures.some((figure) => isWanted(figure, new Set([id]))),
-  );
-  if (unknown.length > 0) throw new UsageError(`There is no figure ${unknown.join(", ")}.`);
   if (options.json) io.print(JSON.stringify(figures.map(rounded)));
   else {
     for (const line of said.flatMap(({ notes }) => notes)) io.print(line);
@@ -65,18 +64,29 @@ async function bench(options: Options, io: Io): Promise<number> {
     if (operations.length > 0) for (const line of operationTable(operations)) io.print(line);
     if (contention.length > 0) for (const line of contentionTable(contention)) io.print(line);
   }
-  if (options.write) {
+  const failures = said.flatMap(({ failure }) => failure ?? []);
+  for (const failure of failures) io.printError(failure);
+  if (options.write && failures.length === 0) {
     const file = path.join(io.projectDir, "docs", "benchmarks.md");
-    await writeFile(file, await documentOf(results, io.projectDir));
+    await writeFile(file, await documentOf(results, options.seed, io.projectDir));
   }
-  return figures.every(({ pass }) => pass) ? 0 : 1;
+  return failures.length === 0 && figures.every(({ pass }) => pass) ? 0 : 1;
 }
 
-/** A row that could not be measured has one figure of its own name. */
-const isWanted = (figure: { readonly id: string }, only: Options["only"]): boolean =>
-  only === null ||
-  [figure.id, rowOf(figure)].some((id) => only.has(id)) ||
-  [...only].some((id) => rowOf({ id }) === figure.id);
+/** The figures asked for. Which ones a row has is known once it is measured. */
+function chosen(all: readonly Figure[], only: Options["only"]): Figure[] {
+  const figures = inOrder(all);
+  if (only === null) return figures;
+  // What a row could not measure stands for all of its figures.
+  const asked = (id: string, figure: Figure): boolean =>
+    asksFor(id, figure) || (figure.ours === null && asksForRow(id, rowOf(figure.id)));
+  const nothing = only.filter((id) => !figures.some((figure) => asked(id, figure)));
+  if (nothing.length > 0)
+    throw new UsageError(
+      `--only asks for ${nothing.join(", ")}; the figures there are ${figures.map(({ id }) => id).join(", ")}`,
+    );
+  return figures.filter((figure) => only.some((id) => asked(id, figure)));
+}
 
 /** One part here; several in as many processes at once as the machine has cores. */
 async function measureAll(parts: readonly Part[], options: Options, io: Io): Promise<Said[]> {
@@ -126,9 +136,17 @@ function elsewhere(part: Part, { seed, seeds }: Options, { projectDir }: Io): Pr
     child.on("error", reject);
     child.on("close", (exitCode) => {
       if (exitCode === 0) resolve(JSON.parse(Buffer.concat(chunks).toString()) as Said);
-      else resolve({ results: unmeasured(part.rows, `code ${exitCode}`), notes: [] });
+      else resolve(without(part, exitCode));
     });
   });
+}
+
+/** A part whose process died: its rows are misses, and its tables are not there. */
+function without(part: Part, exitCode: number | null): Said {
+  const why = `its process ended with code ${exitCode}`;
+  const failure = `${part.id} was not measured: ${why}.`;
+  const { rows } = part;
+  return { results: rows.length === 0 ? NOTHING : unmeasured(part, why), notes: [], failure };
 }
 
 async function prepare(

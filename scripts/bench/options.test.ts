@@ -1,42 +1,71 @@
 import { expect, test } from "vitest";
+import type { Io } from "../main";
 import { main } from "./index";
-import { readOptions } from "./options";
+import { asksFor, readOptions, ROWS } from "./options";
+import { PARTS, unmeasured } from "./rows";
 
-const io = (errors: string[]) => ({
-  projectDir: ".",
-  print: () => undefined,
-  printError: (line: string) => errors.push(line),
-  processEnvironment: {},
-  stopped: new Promise<void>(() => undefined),
+const asked = (wanted: string, ids: readonly string[]): string[] =>
+  ids.filter((id) => asksFor(wanted, { id }));
+
+test("a row asks for all of its figures, a figure for itself", () => {
+  const ids = [
+    "T1.calls",
+    "T10.failed",
+    "T10b.failed",
+    "T10b.full.failed",
+    "T5.p50@10",
+    "T5.p50@100",
+  ];
+  expect(asked("T1", ids)).toEqual(["T1.calls"]);
+  expect(asked("T10", ids)).toEqual(["T10.failed", "T10b.failed", "T10b.full.failed"]);
+  expect(asked("T10b", ids)).toEqual(["T10b.failed", "T10b.full.failed"]);
+  expect(asked("T10b.full", ids)).toEqual(["T10b.full.failed"]);
+  expect(asked("T5.p50", ids)).toEqual(["T5.p50@10", "T5.p50@100"]);
+  expect(asked("T5.p50@10", ids)).toEqual(["T5.p50@10"]);
 });
 
-test("without flags everything is measured, ten times", () => {
-  const { only, part, seed, seeds, json } = readOptions([]);
-  expect({ only, part, seed, seeds, json }).toEqual({
-    only: null,
-    part: null,
-    seed: 1,
-    seeds: 10,
-    json: false,
+test("every row of the table of bars is measured by some part", () => {
+  const measured = new Set(PARTS.flatMap(({ rows }) => rows));
+  expect([...measured].sort()).toEqual([...ROWS].sort());
+});
+
+test("flags have their defaults and their bounds", () => {
+  expect(readOptions([])).toMatchObject({ only: null, seed: 1, seeds: 10, json: false });
+  expect(readOptions(["--seed=7", "--only", "T1, T6.calls", "--json"])).toMatchObject({
+    only: ["T1", "T6.calls"],
+    seed: 7,
+    json: true,
   });
 });
 
-test("rows are named by their id or by one of their figures", () => {
-  const { only, seed, json } = readOptions(["--only", "T1,T10b,T6.calls", "--seed", "7", "--json"]);
-  expect([[...(only ?? [])], seed, json]).toEqual([["T1", "T10b", "T6.calls"], 7, true]);
+test.each([
+  [["--only", "T20"], /knows no "T20": the rows are T1, .*T10b, .*T19/],
+  [["--only", "T1,"], /knows no ""/],
+  [["--only"], /--only/],
+  [["--seed", "x"], /^--seed x is no whole number from 0 to 1000000/],
+  [["--seeds", "0"], /^--seeds 0 is no whole number from 1 to/],
+  [["--write", "--only", "T1"], /--write writes a whole run/],
+  [["--ony", "T1"], /Unknown option '--ony'/],
+  [["--only", "T13.writs"], /asks for T13.writs; the figures there are T13.reads, T13.writes/],
+])("%j is a mistake that one line tells of, and nothing is printed", async (argv, line) => {
+  const out: string[] = [];
+  const errors: string[] = [];
+  const io = {
+    projectDir: process.cwd(),
+    print: (text: string) => out.push(text),
+    printError: (text: string) => errors.push(text),
+  } as unknown as Io;
+  expect(await main(["--json", ...argv], io)).toBe(2);
+  expect(out).toEqual([]);
+  expect(errors).toEqual([expect.stringMatching(line)]);
 });
 
-test.each([
-  [["--only", "T1,T99"], /^--only T1,T99: there is no row "T99"; known are T1, .*T10b, .*T19\.$/],
-  [["--only", ""], /there is no row ""/],
-  [["--only"], /^Option '--only <value>' argument missing\. See npm run bench -- --help\.$/],
-  [["--seed", "abc"], /^--seed abc is no whole number from 0 to/],
-  [["--seed", "-1"], /--seed/],
-  [["--seeds", "0"], /^--seeds 0 is no whole number from 1 to/],
-  [["--nonsense"], /^Unknown option '--nonsense'/],
-  [["T1"], /^Unexpected argument 'T1'/],
-])("%j is one line and exit code 2, and nothing is measured", async (argv, line) => {
-  const errors: string[] = [];
-  expect(await main(argv, io(errors))).toBe(2);
-  expect(errors).toEqual([expect.stringMatching(line)]);
+test("rows that one part could not measure are misses with ids of their own", () => {
+  const ids = (id: string, rows: string[]) =>
+    unmeasured({ id, rows }, "why").figures.map((figure) => [figure.id, figure.pass]);
+  expect(ids("T3", ["T3"])).toEqual([["T3", false]]);
+  expect(ids("queue at 10/s", ["T5", "T7"])).toEqual([
+    ["T5.unmeasured@queue-at-10-s", false],
+    ["T7.unmeasured@queue-at-10-s", false],
+  ]);
 });

@@ -1,4 +1,5 @@
 import type { Bench, Figure, Row } from "../figures";
+import { ROWS, rowOf } from "../options";
 import type { Results } from "../report";
 import { cache } from "./cache";
 import { fare, SCENARIOS } from "./contention";
@@ -16,7 +17,7 @@ export interface Part {
   measure(bench: Bench): Promise<Results>;
 }
 
-const NOTHING: Results = { figures: [], operations: [], contention: [] };
+export const NOTHING: Results = { figures: [], operations: [], contention: [] };
 
 const rows = [...queueCosts, ...queueLoads, ...guards, ...cache, ...upkeep];
 
@@ -44,14 +45,14 @@ async function measured(row: Row, bench: Bench): Promise<readonly Figure[]> {
     return await row.measure(bench);
   } catch (error) {
     const why = error instanceof Error ? error.message : String(error);
-    return unmeasured(row.rows ?? [row.id], why).figures;
+    return unmeasured({ id: row.id, rows: row.rows ?? [row.id] }, why).figures;
   }
 }
 
 /** A row that cannot be measured is a miss, and the others are measured all the same. */
-export function unmeasured(ids: readonly string[], why: string): Results {
-  const figures = ids.map((id) => ({
-    id,
+export function unmeasured({ id, rows }: Pick<Part, "id" | "rows">, why: string): Results {
+  const figures = rows.map((row) => ({
+    id: row === id ? row : `${row}.unmeasured@${id.replaceAll(/\W+/g, "-")}`,
     what: `not measured: ${why}`,
     ours: null,
     peer: null,
@@ -61,14 +62,8 @@ export function unmeasured(ids: readonly string[], why: string): Results {
   return { ...NOTHING, figures };
 }
 
-const NUMBERED = Array.from({ length: 19 }, (_, i) => `T${i + 1}`);
-/** In the order of the table of bars. */
-export const ROWS = [...NUMBERED.slice(0, 10), "T10b", ...NUMBERED.slice(10)];
-
-export const rowOf = ({ id }: Pick<Figure, "id">): string => id.split(".")[0] ?? id;
-
 /** In the order of the table of bars. */
 export function inOrder(figures: readonly Figure[]): Figure[] {
-  const place = (figure: Figure): number => ROWS.indexOf(rowOf(figure));
+  const place = ({ id }: Figure): number => ROWS.indexOf(rowOf(id));
   return [...figures].sort((a, b) => place(a) - place(b));
 }
