@@ -1,10 +1,10 @@
-import { makeFunctionReference, mutationGeneric } from "convex/server";
-import { v, type Value } from "convex/values";
+import type { Value } from "convex/values";
 import { isObject } from "../../../src/host/json";
 import { MINUTE } from "../../../src/core/time";
 import { ContentionError, type Backend } from "../engine/backend";
 
-export const PROVIDER = "serper_search";
+export const ADMIT = "outbound:admit";
+const PROVIDER = "serper_search";
 const MANY = 1_000_000;
 
 /** The pool's size, and a lease no simulated call outlives. */
@@ -15,20 +15,6 @@ export function guardVariables(slots: number): Record<string, string> {
   };
 }
 
-const checkAndIncrement = makeFunctionReference<"mutation">("rateLimit:checkAndIncrement");
-const admit = makeFunctionReference<"mutation">("outbound:admit");
-
-/** Limit, breaker and bulkhead in the one transaction of a caller that wants all three. */
-export const admitLimited = mutationGeneric({
-  args: { key: v.string() },
-  returns: v.any(),
-  handler: async (ctx, { key }): Promise<unknown> => {
-    const limit: unknown = await ctx.runMutation(checkAndIncrement, allowing(key));
-    const allowed = isObject(limit) && limit["allowed"] === true;
-    return allowed ? await ctx.runMutation(admit, { provider: PROVIDER }) : { ok: false };
-  },
-});
-
 /** A limit that never refuses. */
 export const allowing = (key: string) => ({ key, max: MANY, windowMs: MINUTE });
 
@@ -38,21 +24,30 @@ export const refusing = (key: string) => ({ key, max: 1, windowMs: MINUTE });
 /** One provider call: admitted, its work a pause, settled. False where it was refused. */
 export async function protectedCall(
   backend: Backend,
-  options: { readonly holdMs: number; readonly admitPath: string; readonly key?: string },
+  options: {
+    readonly holdMs: number;
+    readonly provider?: string;
+    readonly outcome?: "success" | "failure";
+    /** A limit that the call is held to as well, in the transaction of its other guards. */
+    readonly limit?: { readonly name: string; readonly key: string };
+  },
   watch: { admitted(): void; settled(): void } = {
     admitted: () => undefined,
     settled: () => undefined,
   },
 ): Promise<boolean> {
-  const { admitPath, holdMs, key } = options;
-  // As the call path asks: with the moment it began to, so that lost races end in a refusal.
-  const args = key === undefined ? { provider: PROVIDER, askedAtMs: backend.clock.nowMs } : { key };
-  const result = await backend.mutation(admitPath, args);
+  const { holdMs, limit, outcome = "success", provider = PROVIDER } = options;
+  const result = await backend.mutation(ADMIT, {
+    provider,
+    // As the call path asks: with the moment it began to, so that lost races end in a refusal.
+    askedAtMs: backend.clock.nowMs,
+    ...(limit === undefined ? {} : { limits: [{ ...limit, max: MANY, windowMs: MINUTE }] }),
+  });
   if (!isGranted(result)) return false;
   const { permit } = result;
   watch.admitted();
   if (holdMs > 0) await backend.clock.sleep(holdMs);
-  const settlement = { permit, outcome: "success", attempts: 1, latencyMs: holdMs };
+  const settlement = { permit, outcome, attempts: 1, latencyMs: holdMs };
   try {
     await backend.mutation("outbound:settle", settlement);
   } catch (error) {

@@ -51,6 +51,7 @@ export class OurQueue {
   readonly #backend: Backend;
   readonly #workMs: number;
   readonly #failsOnce: Set<number>;
+  readonly #failsAlways: ReadonlySet<number>;
   readonly #crashesOnce: Set<number>;
   #running = 0;
 
@@ -59,12 +60,15 @@ export class OurQueue {
     options: {
       readonly workMs: number;
       readonly failsOnce?: Iterable<number>;
+      /** Jobs that no further attempt would save. */
+      readonly failsAlways?: ReadonlySet<number>;
       readonly crashesOnce?: Iterable<number>;
     },
   ) {
     this.#backend = backend;
     this.#workMs = options.workMs;
     this.#failsOnce = new Set(options.failsOnce);
+    this.#failsAlways = options.failsAlways ?? new Set();
     this.#crashesOnce = new Set(options.crashesOnce);
     backend.standIn("toolRuns:run", (args) => this.#work(args));
   }
@@ -154,8 +158,9 @@ export class OurQueue {
     this.times.runningMax = Math.max(this.times.runningMax, this.#running);
     if (this.#workMs > 0) await clock.sleep(this.#workMs);
     this.#running -= 1;
-    if (this.#failsOnce.delete(i)) {
-      const failure = { jobId, fence, errorCode: "upstream_error", retryable: true, wantsNext };
+    if (this.#failsAlways.has(i) || this.#failsOnce.delete(i)) {
+      const retryable = !this.#failsAlways.has(i);
+      const failure = { jobId, fence, errorCode: "upstream_error", retryable, wantsNext };
       return claimOf(await this.#report("toolJobs:fail", failure), "next");
     }
     const completion = { jobId, fence, resultJson: "null", wantsNext };

@@ -85,8 +85,7 @@ export const SCENARIOS: readonly Scenario[] = [
       "outbound:settle": "its settlement, with metrics",
     },
     variables: guardVariables(SLOTS),
-    start: (backend) => () =>
-      protectedCall(backend, { holdMs: HOLD_MS, admitPath: "outbound:admit" }),
+    start: (backend) => () => protectedCall(backend, { holdMs: HOLD_MS }),
   },
   {
     id: "workpool",

@@ -4,14 +4,13 @@ import type { Usage } from "../engine/billing";
 import { atMost, mean, type Bench, type Figure, type Row } from "../figures";
 import { arrive, COUNTED, simulated } from "../loads";
 import { conflictLines } from "../contention";
-import { allowing, guardVariables, protectedCall, refusing } from "../ours/guards";
+import { ADMIT, allowing, guardVariables, protectedCall, refusing } from "../ours/guards";
 
 const SLOTS = 100;
 const CALLS = 200;
 const PER_SECOND = 200;
 const TRANSACTION_MS = 15;
 const FOR_MS = 10_000;
-const ADMIT = "outbound:admit";
 
 /** Bytes of the tables whose names begin so. */
 function bytesOf(usage: Usage, prefix: string): number {
@@ -35,7 +34,7 @@ async function protectedCalls(bench: Bench): Promise<readonly Figure[]> {
   const backend = new Backend(bench.ours, { ...COUNTED, variables });
   let from = 0;
   await backend.within(async () => {
-    const call = { holdMs: 0, admitPath: "bench:admitLimited", key: "tb:u1" };
+    const call = { holdMs: 0, limit: { name: "tb", key: "u1" } };
     // Long enough that every slot has its document.
     for (let i = 0; i < SLOTS * 10; i++) await protectedCall(backend, call);
     from = backend.calls.length;
@@ -48,6 +47,10 @@ async function protectedCalls(bench: Bench): Promise<readonly Figure[]> {
     );
   }
   const metricBytes = bytesOf(usage, "/metric");
+  // Tables by their names: a name that is none would cost nothing.
+  const breakers = ["circuitBreakers", "breakerProbes"].map((name) =>
+    backend.app.tables.named(name),
+  );
   return [
     atMost("T9.calls", "protected call (limit, breaker, bulkhead): calls", {
       ours: calls / CALLS,
@@ -62,7 +65,7 @@ async function protectedCalls(bench: Bench): Promise<readonly Figure[]> {
       limit: 3_600,
     }),
     atMost("T9.breakerWrites", "protected call: breaker writes when healthy", {
-      ours: (writesOf(usage, "/circuitBreakers") + writesOf(usage, "/breakerProbes")) / CALLS,
+      ours: breakers.reduce((sum, { name }) => sum + writesOf(usage, `/${name}`), 0) / CALLS,
       limit: 0,
     }),
   ];
@@ -111,14 +114,13 @@ async function underPressure(
   };
   await backend.within(async () => {
     for (let held = 0; held < heldThroughout; held++) {
-      const long = { holdMs: 2 * FOR_MS, admitPath: ADMIT };
-      void protectedCall(backend, long, watch);
+      void protectedCall(backend, { holdMs: 2 * FOR_MS }, watch);
       await backend.clock.sleep(2 * TRANSACTION_MS);
     }
     backend.stats.clear();
     await arrive(backend, { perSecond: PER_SECOND, forMs: FOR_MS }, async () => {
       try {
-        const admitted = await protectedCall(backend, { holdMs, admitPath: ADMIT }, watch);
+        const admitted = await protectedCall(backend, { holdMs }, watch);
         if (!admitted) refused += 1;
       } catch (error) {
         if (!(error instanceof ContentionError)) throw error;
@@ -157,10 +159,15 @@ async function pressure(
       ours: Math.max(...runs.map((run) => run.beyond)),
       limit: 0,
     }),
+    // A guard that refused everybody would fail nobody.
+    ...(crowd === BUSY
+      ? [atMost(`${id}.idle`, `slots idle ${what}, %`, { ours: 100 - busyPct, limit: 2 })]
+      : []),
   ];
 }
 
 const LIMITER = "rateLimit:checkAndIncrement";
+const SHARDS = 64;
 
 /** Bytes and writes of one call of a limiter, once its key is known. */
 async function limiterCost(
@@ -208,7 +215,7 @@ async function limiterCosts(bench: Bench): Promise<readonly Figure[]> {
 const WARM_UP_CALLS = 600;
 
 /** Share of attempts that conflicted on one key, and operations that were given up, in percent. */
-export async function hotKey(
+async function hotKey(
   backend: Backend,
   path: string,
   args: Record<string, string | number | boolean>,
@@ -234,9 +241,16 @@ async function hotLimit(bench: Bench, perSecond: number, limit: number): Promise
   const theirs = [];
   for (const seed of bench.seeds) {
     const shared = { ...allowing("tb:hot"), shared: true };
-    ours.push(await hotKey(simulated(bench.ours, seed), LIMITER, shared, perSecond));
+    const [our, their] = [simulated(bench.ours, seed), simulated(bench.peers, seed)];
+    ours.push(await hotKey(our, LIMITER, shared, perSecond));
     const peer = { name: "tb64", key: "hot" };
-    theirs.push(await hotKey(simulated(bench.peers, seed), "limiter:limit", peer, perSecond));
+    theirs.push(await hotKey(their, "limiter:limit", peer, perSecond));
+    const shards = [
+      our.app.tables.named("limits"),
+      their.app.find("rateLimiter").tables.named("rateLimits"),
+    ];
+    for (const { documents, name } of shards)
+      if (documents.size !== SHARDS) throw new Error(`${name} has ${documents.size} shards.`);
   }
   const id = `T12.conflicts@${perSecond}`;
   return [
@@ -281,24 +295,26 @@ async function duplicates(bench: Bench): Promise<readonly Figure[]> {
 
 /** Held so long that 60 of 100 slots are busy on average. */
 const USUAL: Crowd = { holdMs: 300, heldThroughout: 0 };
-/** Held so long that a fifth more is asked for than there is. */
+/** The same calls on the few slots that longer ones leave: together they keep 98 % busy. */
+const BUSY: Crowd = { holdMs: 300, heldThroughout: 80 };
+/** Held so long that a fifth more is asked for than there is, and many slots change hands. */
 const CROWDED: Crowd = { holdMs: 590, heldThroughout: 0 };
 /** Everybody wants the last few slots, and nearly everybody is refused. */
 const FULL: Crowd = { holdMs: 300, heldThroughout: 97 };
 
+/** In parts of their own: these take the longest. */
+const pressureRow = (row: string, id: string, what: string, crowd: Crowd): Row => ({
+  id,
+  rows: [row],
+  measure: (bench) => pressure(bench, id, `at 200/s, 100 slots${what}`, crowd),
+});
+
 export const guards: readonly Row[] = [
+  pressureRow("T10b", "T10b", ", 98 % busy", BUSY),
+  pressureRow("T10b", "T10b.crowded", ", a fifth too few", CROWDED),
+  pressureRow("T10b", "T10b.full", ", 97 held throughout", FULL),
+  pressureRow("T10", "T10", "", USUAL),
   { id: "T9", measure: protectedCalls },
-  {
-    id: "T10",
-    measure: (bench) => pressure(bench, "T10", "at 200/s, 100 slots", USUAL),
-  },
-  {
-    id: "T10b",
-    measure: async (bench) => [
-      ...(await pressure(bench, "T10b", "at 200/s, 100 slots, a fifth too few", CROWDED)),
-      ...(await pressure(bench, "T10b.full", "at 200/s, 100 slots, 97 held throughout", FULL)),
-    ],
-  },
   { id: "T11", measure: limiterCosts },
   {
     id: "T12",

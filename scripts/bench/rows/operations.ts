@@ -128,10 +128,8 @@ const OPERATIONS: readonly Operation[] = [
     side: "ours",
     what: "protected call: limit, breaker, bulkhead, settlement with metrics",
     variables: guardVariables(SLOTS),
-    before: (backend) =>
-      times(10 * SLOTS, () => protectedCall(backend, { holdMs: 0, admitPath: "outbound:admit" })),
-    work: (backend) =>
-      protectedCall(backend, { holdMs: 0, admitPath: "bench:admitLimited", key: "tb:u1" }),
+    before: (backend) => times(10 * SLOTS, () => protectedCall(backend, { holdMs: 0 })),
+    work: (backend) => protectedCall(backend, { holdMs: 0, limit: { name: "tb", key: "u1" } }),
   },
   {
     side: "ours",
