@@ -109,6 +109,21 @@ test("finds the conflict rate of independent arrivals, and loses no update", asy
   expect(backend.documents("bare")[0]?.["n"]).toBe(stats.operations - terminal);
 });
 
+test("sees the commit of the moment in which a transaction began before it", async () => {
+  const transactionMs = 15;
+  const backend = new Backend(bareApp, { ...AT_ONCE, transactionMs });
+  await backend.within(async () => {
+    await backend.mutation("bare:seed", { key: "a" });
+    // This one begins first in the very moment that the other commits in.
+    const second = backend.clock
+      .sleep(transactionMs)
+      .then(() => backend.mutation("bare:readPatch", { key: "a" }));
+    await Promise.all([backend.mutation("bare:readPatch", { key: "a" }), second]);
+  });
+  expect(backend.documents("bare")[0]?.["n"]).toBe(2);
+  expect(backend.statsOf("bare:readPatch")).toMatchObject({ operations: 2, conflicts: 1 });
+});
+
 let peers: Definition;
 beforeAll(async () => {
   peers = await loadPeers(path.resolve(import.meta.dirname, "../.."));

@@ -118,7 +118,9 @@ export class Backend {
   readonly #options: BackendOptions;
   readonly #origin: Origin;
   readonly #standIns = new Map<string, StandIn>();
-  readonly #commits: { readonly atMs: number; readonly writes: readonly Write[] }[] = [];
+  /** The latest commits, by their numbers: two may fall on one moment. */
+  readonly #commits: { readonly number: number; readonly writes: readonly Write[] }[] = [];
+  #committed = 0;
   readonly #host: FrameHost;
   readonly #causes = new WeakMap<Frame, Cause>();
   readonly #waitingJobs: (() => void)[] = [];
@@ -302,11 +304,10 @@ export class Backend {
     for (let failures = 0; ; failures++) {
       stats.attempts += 1;
       const call = this.#newCall(fn, cause);
-      const startedMs = this.clock.nowMs;
-      const { result, transaction } = await this.#execute({ fn, args, cause, call });
+      const { result, seen, transaction } = await this.#execute({ fn, args, cause, call });
       await this.#takeTime();
       if (result instanceof Error) return this.#finish(call, result);
-      const hot = transaction.isReadOnly ? null : this.#conflictSince(transaction, startedMs);
+      const hot = transaction.isReadOnly ? null : this.#conflictSince(transaction, seen);
       if (hot === null) {
         this.#commit(transaction);
         stats.latenciesMs.push(this.clock.nowMs - beganMs);
@@ -349,7 +350,12 @@ export class Backend {
     readonly args: Json;
     readonly cause: Cause;
     readonly call: Call;
-  }): Promise<{ readonly result: string | Error; readonly transaction: Transaction }> {
+  }): Promise<{
+    readonly result: string | Error;
+    /** How many commits it saw. */
+    readonly seen: number;
+    readonly transaction: Transaction;
+  }> {
     const { fn, args, cause, call } = run;
     const before = this.#executing;
     let release = (): void => undefined;
@@ -357,15 +363,16 @@ export class Backend {
       release = resolve;
     });
     await before;
+    const seen = this.#committed;
     const transaction = new Transaction(this.#origin, this.clock.nowMs, call.usage);
     try {
       if (cause.job !== null && fn.kind === "mutation") setState(transaction, cause.job, "success");
       const frame = this.#frame({ fn, transaction, stale: false }, cause);
       fn.checkArgs(args);
       const result = await frames.run(frame, () => fn.invoke(JSON.stringify([args])));
-      return { result, transaction };
+      return { result, seen, transaction };
     } catch (error) {
-      return { result: crossing(error), transaction };
+      return { result: crossing(error), seen, transaction };
     } finally {
       release();
     }
@@ -475,15 +482,17 @@ export class Backend {
     for (const { table, id, after } of writes) table.put(id, after);
     for (const effect of transaction.onCommit) effect();
     if (writes.length === 0) return;
-    this.#commits.push({ atMs, writes });
+    this.#committed += 1;
+    this.#commits.push({ number: this.#committed, writes });
     if (this.#commits.length > COMMITS_KEPT) this.#commits.splice(0, COMMITS_KEPT / 2);
   }
 
-  #conflictSince(transaction: Transaction, startedMs: number): string | null {
+  /** What a transaction depends on that commits after the ones it saw have changed. */
+  #conflictSince(transaction: Transaction, seen: number): string | null {
     if (this.#options.transactionMs === 0) return null;
     for (let i = this.#commits.length - 1; i >= 0; i--) {
       const commit = this.#commits[i];
-      if (commit === undefined || commit.atMs <= startedMs) return null;
+      if (commit === undefined || commit.number <= seen) return null;
       const hot = transaction.conflict(commit.writes);
       if (hot !== null) return hot;
     }
