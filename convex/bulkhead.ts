@@ -4,6 +4,7 @@ import { AppError } from "../src/errors/appError";
 import { internal } from "./_generated/api";
 import { internalMutation, internalQuery } from "./_generated/server";
 import { newBatch, takeBatch } from "./model/batch";
+import * as SlotPicks from "./model/slotPicks";
 import * as Slots from "./model/slots";
 
 const LEASE_MIN_MS = 15 * SECOND;
@@ -140,6 +141,7 @@ export const pickFree = internalQuery({
     size: v.number(),
     points: v.array(v.number()),
     looks: v.number(),
+    late: v.boolean(),
     nowMs: v.number(),
   },
   returns: v.object({
@@ -151,12 +153,12 @@ export const pickFree = internalQuery({
         sinceMs: v.number(),
       }),
     ),
-    misses: v.number(),
     gap: v.number(),
     busy: v.array(v.id("slots")),
+    crowded: v.boolean(),
   }),
   handler: async (ctx, { nowMs, ...request }) => {
-    const { busy, ...picked } = await Slots.pick(ctx, request, nowMs);
+    const { busy, ...picked } = await SlotPicks.pick(ctx, request, nowMs);
     return { ...picked, busy: [...busy] };
   },
 });

@@ -3,6 +3,7 @@ import { describe, expect, test, vi } from "vitest";
 import { backend, type Backend, START_MS, useStillClock } from "../../test/edge/backend";
 import { MINUTE } from "../../src/core/time";
 import type { Doc } from "../_generated/dataModel";
+import * as SlotPicks from "./slotPicks";
 import * as Slots from "./slots";
 
 useStillClock();
@@ -217,7 +218,9 @@ describe("a slot", () => {
 
 describe("a pick", () => {
   const pick = (t: Backend, from: number, looks = 100, size = 8) =>
-    t.run((ctx) => Slots.pick(ctx, { pool: POOL, size, points: [from], looks }, START_MS));
+    t.run((ctx) =>
+      SlotPicks.pick(ctx, { pool: POOL, size, points: [from], looks, late: false }, START_MS),
+    );
   const FREE = START_MS;
   const BUSY = START_MS + 1;
 
@@ -271,7 +274,9 @@ test("a pick looks here and there before it walks, and takes the first that is f
   const t = backend();
   await put(t, { 0: START_MS + 1, 1: START_MS + 1, 2: START_MS, 3: START_MS });
   const picked = (points: number[]) =>
-    t.run((ctx) => Slots.pick(ctx, { pool: POOL, size: 6, points, looks: 6 }, START_MS));
+    t.run((ctx) =>
+      SlotPicks.pick(ctx, { pool: POOL, size: 6, points, looks: 6, late: false }, START_MS),
+    );
   expect((await picked([0, 3, 2, 1])).free).toMatchObject({ index: 3, sinceMs: START_MS });
   expect((await picked([1, 5, 2, 0])).free).toEqual({ index: 5, id: null, sinceMs: 0 });
   expect(await picked([0, 1, 1, 0])).toMatchObject({ free: { index: 2 }, gap: 2 });
@@ -300,7 +305,7 @@ describe("a scarce slot of a crowded pool", () => {
     expect(await findWith(t, 0.19)).toMatchObject({ index: 40 });
   });
 
-  test("is left by whoever must have lost races already, and that is no small pool's way", async () => {
+  test("is left by whoever may have lost races already, and that is no small pool's way", async () => {
     const ask = (t: Backend, askedAtMs: number, size: number) =>
       t.run((ctx) =>
         Slots.findFree(ctx, { pool: POOL, size, leaseMs: MINUTE, askedAtMs }, START_MS),
@@ -315,16 +320,25 @@ describe("a scarce slot of a crowded pool", () => {
     expect(await ask(small, START_MS - MINUTE, 12)).toMatchObject({ index: 11 });
   });
 
-  test("is taken by a late caller where the first slot looked at is free, and only there", async () => {
-    const t = await crowd(START_MS - 100);
-    const ask = (...points: number[]) => {
-      const rolls = points.map((index) => index / 64);
-      vi.spyOn(Math, "random").mockImplementation(() => rolls.shift() ?? 0);
-      const request = { pool: POOL, size: 64, leaseMs: MINUTE, askedAtMs: START_MS - 121 };
-      return t.run((ctx) => Slots.findFree(ctx, request, START_MS));
+  test("is refused to a late caller; where a few are free, it takes any of those", async () => {
+    // Of the sixteen slots from the 56th on, round the end, these are free.
+    const pick = async (free: readonly number[], draw: number) => {
+      const t = backend();
+      const slots = Array.from({ length: 64 }, (_, i) => [
+        i,
+        START_MS + (free.includes(i) ? 0 : 1),
+      ]);
+      await put(t, Object.fromEntries(slots.slice(0, 63)) as Record<number, number>);
+      const points = [draw, 0, 56];
+      const request = { pool: POOL, size: 64, points, looks: 16, late: true };
+      return await t.run((ctx) => SlotPicks.pick(ctx, request, START_MS));
     };
-    expect(await ask(1, 40)).toBeNull();
-    expect(await ask(40)).toMatchObject({ index: 40 });
+    // The last slot was never taken, and is free as well; the 20th is not looked at.
+    expect(await pick([57, 3, 20], 0)).toMatchObject({ free: null, crowded: true });
+    const found = [];
+    for (const draw of [0, 1, 2, 3, 4])
+      found.push((await pick([57, 3, 7, 20], draw)).free?.index ?? null);
+    expect(found).toEqual([57, 63, 3, 7, 57]);
   });
 
   test("free for long is taken: nobody races for it", async () => {

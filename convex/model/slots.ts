@@ -3,6 +3,7 @@ import { type Counts, NO_COUNTS, type Tally } from "../../src/core/tally";
 import { internal } from "../_generated/api";
 import type { Doc, Id } from "../_generated/dataModel";
 import type { MutationCtx, QueryCtx } from "../_generated/server";
+import { load, type Picked } from "./slotPicks";
 
 type Slot = Doc<"slots">;
 
@@ -47,84 +48,6 @@ const LATE_MS = 120;
 const POINTS = 4;
 /** Picks that turn out taken before the pool counts as full. */
 const PICKS_MAX = 3;
-
-/** What a pick saw of a pool, at a moment that may lie a little back. */
-export interface Picked {
-  /** A slot that was free: its row where it has one. */
-  readonly free: {
-    readonly index: number;
-    readonly id: Id<"slots"> | null;
-    /** Since when it has been free, in epoch milliseconds; 0 for one never taken. */
-    readonly sinceMs: number;
-  } | null;
-  /** Points that were busy before it was found. */
-  readonly misses: number;
-  /** Busy slots that lay between the last point and the free one. */
-  readonly gap: number;
-  /** Busy slots seen on the way, the nearest first. */
-  readonly busy: readonly Id<"slots">[];
-}
-
-export interface PickRequest {
-  readonly pool: string;
-  readonly size: number;
-  /** Indexes to look at first, drawn at random. At least one. */
-  readonly points: readonly number[];
-  /** Busy slots looked at in a row. */
-  readonly looks: number;
-}
-
-/**
- * A free slot: one of the points, else the first one after the last of them, round the pool. The
- * points come first because the slot behind a run of busy ones is found by all who start in that
- * run. Meant to be run on a stale snapshot: depending on the busy slots it reads would make every
- * caller wait for every other.
- */
-export async function pick(
-  ctx: QueryCtx,
-  { pool, size, points, looks }: PickRequest,
-  nowMs: number,
-): Promise<Picked> {
-  for (const [misses, index] of points.slice(0, -1).entries()) {
-    const row = await load(ctx, pool, { id: null, index });
-    if (row === null || row.e <= nowMs) {
-      const free = { index, id: row?._id ?? null, sinceMs: row?.e ?? 0 };
-      return { free, misses, gap: 0, busy: [] };
-    }
-  }
-  const walked = await walk(ctx, { pool, size, from: points.at(-1) ?? 0, looks }, nowMs);
-  return { ...walked, misses: points.length - 1 };
-}
-
-/** The first free slot from a starting point on. */
-async function walk(
-  ctx: QueryCtx,
-  { pool, size, from, looks }: { pool: string; size: number; from: number; looks: number },
-  nowMs: number,
-): Promise<Omit<Picked, "misses">> {
-  const busy: Id<"slots">[] = [];
-  const stretches = [
-    { first: from, end: size },
-    { first: 0, end: from },
-  ];
-  for (const { first, end } of stretches) {
-    let index = first;
-    const rows = ctx.db
-      .query("slots")
-      .withIndex("by_pool_index", (q) => q.eq("p", pool).gte("i", first).lt("i", end));
-    for await (const row of rows) {
-      // A gap in the numbers is a slot that was never taken.
-      if (row.i > index) break;
-      if (row.e <= nowMs)
-        return { free: { index, id: row._id, sinceMs: row.e }, gap: busy.length, busy };
-      busy.push(row._id);
-      index += 1;
-      if (busy.length >= looks) return { free: null, gap: busy.length, busy };
-    }
-    if (index < end) return { free: { index, id: null, sinceMs: 0 }, gap: busy.length, busy };
-  }
-  return { free: null, gap: busy.length, busy };
-}
 
 export type Search =
   | { readonly kind: "free"; readonly slot: FreeSlot }
@@ -173,12 +96,12 @@ export async function findFree(
 async function confirm(
   ctx: MutationCtx,
   request: SlotRequest,
-  { free, gap, misses }: Picked,
+  { crowded, free, gap }: Picked,
   nowMs: number,
 ): Promise<FreeSlot | "none" | "left" | "taken"> {
+  if (crowded) return "left";
   if (free === null) return "none";
-  const seen = { gap, misses, freeForMs: nowMs - free.sinceMs };
-  if (isLeftToOthers(request, seen, nowMs)) return "left";
+  if (isLeftToOthers(request.size, { gap, freeForMs: nowMs - free.sinceMs })) return "left";
   const row = await load(ctx, request.pool, free);
   return row === null || row.e <= nowMs ? { request, index: free.index, row } : "taken";
 }
@@ -188,19 +111,17 @@ async function confirm(
  * few, and who races for them loses time to conflicts. One of those who see it should take it.
  */
 function isLeftToOthers(
-  request: SlotRequest,
-  { freeForMs, gap, misses }: Pick<Picked, "gap" | "misses"> & { readonly freeForMs: number },
-  nowMs: number,
+  size: number,
+  { freeForMs, gap }: Pick<Picked, "gap"> & { readonly freeForMs: number },
 ): boolean {
-  if (request.size < CROWDED_POOL_MIN) return false;
-  // The platform retries a few times and then fails for good; a refusal comes before that. Where
-  // the first slot looked at is free there mostly are many, and nobody to race with.
-  if (isLate(request, nowMs)) return misses + gap > 0;
-  if (gap <= SCARCE_GAP || freeForMs > RACED_FOR_MS) return false;
+  if (size < CROWDED_POOL_MIN || gap <= SCARCE_GAP || freeForMs > RACED_FOR_MS) return false;
   return Math.random() * gap >= SCARCE_GAP;
 }
 
-/** Whether a caller has asked for so long that it must have lost races already. */
+/**
+ * Whether a caller has asked for so long that it may have lost races already. The platform retries a
+ * few times and then fails for good: such a caller does not race in a crowd, it is refused.
+ */
 export const isLate = (
   { askedAtMs, size }: Pick<SlotRequest, "askedAtMs" | "size">,
   nowMs: number,
@@ -208,16 +129,17 @@ export const isLate = (
 
 async function pickStale(
   ctx: MutationCtx,
-  { pool, size }: SlotRequest,
+  request: SlotRequest,
   looks: number,
   nowMs: number,
 ): Promise<Picked> {
+  const { pool, size } = request;
   const points = Array.from({ length: Math.min(POINTS, size) }, () =>
     Math.floor(Math.random() * size),
   );
   return await ctx.runQuery(
     internal.bulkhead.pickFree,
-    { pool, size, points, looks, nowMs },
+    { pool, size, points, looks, late: isLate(request, nowMs), nowMs },
     { useStaleSnapshot: true },
   );
 }
@@ -358,17 +280,4 @@ function fieldsOf({ p, i, e, f, n, d, q, t }: Slot): WithoutSystemFields<Slot> {
     ...(q === undefined ? {} : { q }),
     ...(t === undefined ? {} : { t }),
   };
-}
-
-/** Reads a slot now. For one never taken the read also sees whoever creates it at the same time. */
-async function load(
-  ctx: QueryCtx,
-  pool: string,
-  { id, index }: { readonly id: Id<"slots"> | null; readonly index: number },
-): Promise<Slot | null> {
-  if (id !== null) return await ctx.db.get("slots", id);
-  return await ctx.db
-    .query("slots")
-    .withIndex("by_pool_index", (q) => q.eq("p", pool).eq("i", index))
-    .unique();
 }
