@@ -5,6 +5,7 @@ import { WriteConflict } from "./database";
 import { FunctionError, PlatformError } from "./errors";
 import type { Caller, InvocationOptions, NewJob } from "./invocation";
 import { Invocation, within } from "./invocation";
+import { Permits } from "./permits";
 import { toFunctionError } from "./thrown";
 import { validateValue } from "./validate";
 
@@ -15,6 +16,8 @@ export interface RuntimeHooks {
   uniform(): number;
   sleep(ms: number): Promise<void>;
   print(line: string): void;
+  /** Transactions that write under way at once; others wait before they begin. */
+  readonly writersAtOnce: number;
 }
 
 export interface CallResult {
@@ -54,11 +57,13 @@ export class Runtime {
   readonly hooks: RuntimeHooks;
   /** Told of jobs once the transaction that wrote them is committed. */
   onScheduled: (jobs: readonly NewJob[]) => void = () => undefined;
+  readonly #writers: Permits;
 
   constructor(app: App, database: Database, hooks: RuntimeHooks) {
     this.app = app;
     this.database = database;
     this.hooks = hooks;
+    this.#writers = new Permits(hooks.writersAtOnce);
   }
 
   /** Runs a function of whatever kind it is. */
@@ -166,6 +171,7 @@ export class Runtime {
   async transact<T extends { readonly jobs: readonly NewJob[] }>(
     body: (transaction: Transaction) => T | Promise<T>,
   ): Promise<T> {
+    const giveBack = await this.#writers.take();
     const transaction = this.database.begin("mutation");
     try {
       const result = await body(transaction);
@@ -174,6 +180,7 @@ export class Runtime {
       return result;
     } finally {
       transaction.end();
+      giveBack();
     }
   }
 

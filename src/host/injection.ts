@@ -13,6 +13,8 @@ export interface Injection {
   readonly monotonicMs?: () => number;
   /** Waited for before each database operation, so that transactions overlap as in production. */
   readonly databaseLatency?: (op: string) => Promise<void> | undefined;
+  /** Transactions that write under way at once. Default 4; more overlap more. */
+  readonly writersAtOnce?: number;
   /** An error fails the commit before it is validated; it may be a `WriteConflict`. */
   readonly commitFailure?: () => Error | undefined;
   /** Called before a batch of commits is written and after it is on disk; meant to kill the process. */

@@ -65,6 +65,8 @@ export async function startGuarded(options: Options = {}): Promise<Guarded> {
     env: knobs,
     injection: {
       nowMs: () => Date.now() + aheadMs,
+      // All that come at once overlap, as on the platform's larger classes.
+      writersAtOnce: 256,
       databaseLatency: () => (latencyMs === 0 ? undefined : sleep(Math.random() * latencyMs)),
       staleLagBatches: () => Math.floor(Math.random() * (staleLag + 1)),
     },
