@@ -4,6 +4,8 @@ import { throughContention } from "../src/channels/contention";
 import { env } from "../src/config/env";
 import { readKnob } from "../src/config/read";
 import { AppError } from "../src/errors/appError";
+import { failOpenLimits } from "../src/http/guards";
+import { routeRow } from "../src/http/routes";
 import { internal } from "./_generated/api";
 import { action, type ActionCtx, internalAction } from "./_generated/server";
 import { requireUserId } from "./model/access";
@@ -44,8 +46,9 @@ export const streamAnswer = action({
       ...(modelId === undefined ? {} : { modelId }),
     };
     const verdict: TurnVerdict = await throughContention(
-      () => ctx.runMutation(internal.chatTurns.admit, { request }),
+      (leaveOut) => ctx.runMutation(internal.chatTurns.admit, { request, leaveOut }),
       {
+        failOpen: failOpenLimits(routeRow("chatPost")),
         lost: () =>
           ctx.scheduler.runAfter(0, internal.rateLimit.recordEvent, {
             source: "chat_action",

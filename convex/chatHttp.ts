@@ -6,8 +6,10 @@ import { env } from "../src/config/env";
 import { readKnob } from "../src/config/read";
 import { SECOND } from "../src/core/time";
 import { AppError } from "../src/errors/appError";
+import { failOpenLimits } from "../src/http/guards";
 import type { CallOf } from "../src/http/pipeline";
 import { rateLimitHeaders } from "../src/http/problem";
+import { routeRow } from "../src/http/routes";
 import { platformIo } from "../src/providers/io";
 import { internal } from "./_generated/api";
 import type { ActionCtx } from "./_generated/server";
@@ -32,8 +34,9 @@ export async function chatPost(ctx: ActionCtx, call: CallOf<"chatPost">): Promis
     ...withoutUndefined({ addressKey: call.client.key }),
   };
   const verdict: TurnVerdict = await throughContention(
-    () => ctx.runMutation(internal.chatTurns.admit, { request }),
+    (leaveOut) => ctx.runMutation(internal.chatTurns.admit, { request, leaveOut }),
     {
+      failOpen: failOpenLimits(routeRow("chatPost")),
       lost: () =>
         ctx.scheduler.runAfter(0, internal.rateLimit.recordEvent, {
           source: "chat_http",

@@ -18,9 +18,13 @@ import * as Turns from "./model/turns";
  * checked by the caller, everything else here.
  */
 export const admit = internalMutation({
-  args: { request: turnRequest },
-  handler: async (ctx, { request }): Promise<TurnVerdict> =>
-    await beginTurn(ctx, request, internal.chatTurns.reap),
+  args: {
+    request: turnRequest,
+    /** Limits to go without: declared to let through what they lost, on the last try of a turn. */
+    leaveOut: v.optional(v.array(v.string())),
+  },
+  handler: async (ctx, { leaveOut, request }): Promise<TurnVerdict> =>
+    await beginTurn(ctx, request, internal.chatTurns.reap, leaveOut),
 });
 
 const progressResult = v.union(

@@ -22,6 +22,11 @@ const limitArgs = {
   reserveMs: v.optional(v.number()),
   /** True for a key that many callers share at once: spread over documents by its rate. */
   shared: v.optional(v.boolean()),
+  /**
+   * Names of limits (what stands before a key's colon) that let through: those of the caller's that
+   * are to allow what they lost to contention, on its last try. Default none.
+   */
+  leaveOut: v.optional(v.array(v.string())),
 };
 
 const limitAnswer = v.object({
@@ -31,18 +36,20 @@ const limitAnswer = v.object({
   retryAfterMs: v.number(),
   /** How long to wait before going ahead with a turn that was reserved. */
   waitMs: v.number(),
-  source: v.union(v.literal("exact"), v.literal("sharded")),
+  /** `degraded` is a limit that was left out: nothing was looked at or taken. */
+  source: v.union(v.literal("exact"), v.literal("sharded"), v.literal("degraded")),
 });
 
 /**
  * Takes from a limit of `max` requests per `windowMs`, which may also come at once. A refusal writes
- * nothing. Throws `invalid_request` for numbers that are no limit, and a weight that never passes.
+ * nothing; a limit that was left out counts a `degraded` event. Throws `invalid_request` for numbers
+ * that are no limit, and a weight that never passes.
  */
 export const checkAndIncrement = internalMutation({
   args: limitArgs,
   returns: limitAnswer,
   handler: async (ctx, args): Promise<Infer<typeof limitAnswer>> => {
-    const decision = await Limits.check(ctx, limitOf(args), Date.now());
+    const decision = await Limits.check(ctx, limitOf(args), Date.now(), args.leaveOut);
     if (decision.ok) await Limits.take(ctx, decision);
     return answerOf(decision);
   },
@@ -53,7 +60,7 @@ export const check = internalMutation({
   args: limitArgs,
   returns: limitAnswer,
   handler: async (ctx, args): Promise<Infer<typeof limitAnswer>> =>
-    answerOf(await Limits.check(ctx, limitOf(args), Date.now())),
+    answerOf(await Limits.check(ctx, limitOf(args), Date.now(), args.leaveOut)),
 });
 
 /** Forgets a key, so that its next request finds the whole burst. */

@@ -8,7 +8,8 @@ import { beginTurn } from "./model/turnAdmission";
 
 /**
  * Starts an answer to the newest message of a thread in the background; its frames are read with
- * `GET /api/chat/stream?streamId=…`. Refusals are thrown with the codes of `POST /api/chat`.
+ * `GET /api/chat/stream?streamId=…`. Refusals are thrown with the codes of `POST /api/chat`. Tries
+ * after a conflict are the client's here, so no limit is ever left out of them.
  */
 export const start = mutation({
   args: {

@@ -23,16 +23,20 @@ export const accept = internalMutation({
     notification: gmailNotification,
     addressKey: v.optional(v.string()),
     receivedAtMs: v.optional(v.number()),
+    leaveOut: v.optional(v.array(v.string())),
   },
   returns: acceptance,
-  handler: async (ctx, { notification, addressKey, receivedAtMs }): Promise<Acceptance> => {
+  handler: async (
+    ctx,
+    { notification, addressKey, leaveOut, receivedAtMs },
+  ): Promise<Acceptance> => {
     const nowMs = Date.now();
     const claim = claimKey(notification);
     if ((await Claims.find(ctx, claim, nowMs)) !== null) {
       await Duplicates.count(ctx, claim.scope, nowMs);
       return { kind: "duplicate" };
     }
-    const taken = await takeLimits(ctx, { route: "gmail_push", addressKey }, nowMs);
+    const taken = await takeLimits(ctx, { route: "gmail_push", addressKey, leaveOut }, nowMs);
     if (taken.kind === "refused") return taken;
     await Claims.put(ctx, { ...claim, ttlMs: CLAIM_TTL_MS }, nowMs);
     const id = await Inbox.enqueue(ctx, { type: "gmail_history", ...notification }, nowMs);

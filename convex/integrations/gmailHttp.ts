@@ -7,6 +7,8 @@ import type { KeySource } from "../../src/channels/gmail/googleKeys";
 import { pushAuth, verifyPush } from "../../src/channels/gmail/pushAuth";
 import { env } from "../../src/config/env";
 import { findSecret, readKnob } from "../../src/config/read";
+import { failOpenLimits } from "../../src/http/guards";
+import { routeRow } from "../../src/http/routes";
 import type { Gate } from "../../src/providers/call";
 import { platformIo } from "../../src/providers/io";
 import { internal } from "../_generated/api";
@@ -34,8 +36,9 @@ export async function gmailPush(ctx: ActionCtx, call: WebhookCall): Promise<Resp
   const received = { notification, receivedAtMs: call.nowMs };
   const args = key === undefined ? received : { ...received, addressKey: key };
   const part = await throughContention(
-    () => ctx.runMutation(internal.integrations.gmail.accept, args),
+    (leaveOut) => ctx.runMutation(internal.integrations.gmail.accept, { ...args, leaveOut }),
     {
+      failOpen: failOpenLimits(routeRow("gmailPush")),
       lost: () =>
         ctx.scheduler.runAfter(0, internal.rateLimit.recordEvent, {
           source: "http",

@@ -27,9 +27,10 @@ export const accept = internalMutation({
     events: v.array(whatsappEvent),
     addressKey: v.optional(v.string()),
     receivedAtMs: v.optional(v.number()),
+    leaveOut: v.optional(v.array(v.string())),
   },
   returns: acceptance,
-  handler: async (ctx, { events, addressKey, receivedAtMs }): Promise<Acceptance> => {
+  handler: async (ctx, { events, addressKey, leaveOut, receivedAtMs }): Promise<Acceptance> => {
     const nowMs = Date.now();
     // Duplicates are told apart before the limits are looked at, so a redelivery costs one read.
     const fresh = await unclaimed(ctx, events, nowMs);
@@ -38,7 +39,7 @@ export const accept = internalMutation({
       if (first !== undefined) await Duplicates.count(ctx, claimKey(first).scope, nowMs);
       return { kind: "duplicate" };
     }
-    const taken = await takeLimits(ctx, { route: "whatsapp_webhook", addressKey }, nowMs);
+    const taken = await takeLimits(ctx, { route: "whatsapp_webhook", addressKey, leaveOut }, nowMs);
     if (taken.kind === "refused") return taken;
     const jobs = [];
     for (const event of fresh) {

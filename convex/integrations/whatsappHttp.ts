@@ -7,6 +7,8 @@ import type { WhatsappEvent } from "../../src/channels/whatsapp/event";
 import { answerHandshake } from "../../src/channels/whatsapp/handshake";
 import { env } from "../../src/config/env";
 import { readSecret } from "../../src/config/read";
+import { failOpenLimits } from "../../src/http/guards";
+import { routeRow } from "../../src/http/routes";
 import { log } from "../../src/log/log";
 import { internal } from "../_generated/api";
 import type { ActionCtx } from "../_generated/server";
@@ -51,8 +53,9 @@ async function accept(
   const received = { events, receivedAtMs: nowMs };
   const args = client.key === undefined ? received : { ...received, addressKey: client.key };
   return await throughContention(
-    () => ctx.runMutation(internal.integrations.whatsapp.accept, args),
+    (leaveOut) => ctx.runMutation(internal.integrations.whatsapp.accept, { ...args, leaveOut }),
     {
+      failOpen: failOpenLimits(routeRow("whatsappReceive")),
       lost: () =>
         ctx.scheduler.runAfter(0, internal.rateLimit.recordEvent, {
           source: "http",

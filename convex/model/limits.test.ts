@@ -29,6 +29,26 @@ describe("a limit", () => {
     expect(await rows(t)).toEqual([]);
   });
 
+  test.each([
+    ["of one document", {}],
+    ["that is shared", { shared: true, max: 6_000 }],
+    ["asked for more than a shard has", { shared: true, max: 6_000, weight: 5_000 }],
+  ])("%s is neither read nor written where it is left out: it cannot conflict", async (_, more) => {
+    const t = backend();
+    const request = { ...REQUEST, ...more };
+    await ask(t, request, START_MS);
+    const before = await rows(t);
+    const used = await t.run(async (ctx) => {
+      const decision = await Limits.check(ctx, request, START_MS, ["other", "test"]);
+      expect(decision).toMatchObject({ ok: true, source: "degraded", writes: [] });
+      const { databaseQueries, documentsRead } = await ctx.meta.getTransactionMetrics();
+      await Limits.take(ctx, decision);
+      return [databaseQueries.used, documentsRead.used];
+    });
+    expect(used).toEqual([0, 0]);
+    expect(await rows(t)).toEqual(before);
+  });
+
   test("is one row for each key, which a refusal leaves as it is", async () => {
     const t = backend();
     for (let i = 0; i < 3; i++) expect((await ask(t, REQUEST, START_MS)).ok).toBe(true);

@@ -34,8 +34,8 @@ interface Write {
   readonly arrivalMs: number;
 }
 
-/** How a decision was come by: on all of the state there is, or on the shards looked at. */
-export type LimitSource = "exact" | "sharded";
+/** How a decision was come by: on all of the state there is, on the shards looked at, or on none. */
+export type LimitSource = "exact" | "sharded" | "degraded";
 
 export type LimitDecision =
   | {
@@ -62,18 +62,21 @@ const SHARD_CHOICES_BEFORE_REFUSAL = 8;
  * Decides without taking, so that guards checked together are taken together. Depends on one
  * document: which shard of a shared key has the most left is looked up without depending on it. A
  * refusal writes nothing, save for a state left behind by a clock that stepped back or by a longer
- * window. What weighs more than one shard's part depends on all of them. Throws `invalid_request`
- * for numbers that are no limit, or a weight that could never pass.
+ * window. What weighs more than one shard's part depends on all of them. A limit named in `leaveOut`
+ * is not looked at and lets through: see `leftOut`. Throws `invalid_request` for numbers that are no
+ * limit, or a weight that could never pass.
  */
 export async function check(
   ctx: MutationCtx,
   request: LimitRequest,
   nowMs: number,
+  leaveOut: readonly string[] = [],
 ): Promise<LimitDecision> {
   const shards = request.shared === true ? shardsFor(request) : 1;
   const { weight = 1 } = request;
   if (!isDecidable(request, request) || (shards > 1 && weight > request.max))
     throw new AppError("invalid_request", { detail: NO_LIMIT });
+  if (leaveOut.includes(request.name)) return leftOut(request);
   if (shards === 1) return await ask(ctx, request, keyOf(request), nowMs);
   if (weight > shardPolicy(request, shards - 1, shards).max)
     return await askAll(ctx, request, shards, nowMs);
@@ -86,12 +89,34 @@ export async function check(
 
 const NO_LIMIT = "max, windowMs and weight are whole numbers from 1, and no weight is above max.";
 
+/**
+ * The decision of a limit that cannot be had and is declared to let through. Nothing is read, so that
+ * nothing can be lost; as nothing is known of what is left, callers are told the least.
+ */
+function leftOut({ max, name, windowMs }: LimitRequest): LimitDecision {
+  const info = { name, limit: max, windowMs, remaining: 0, resetMs: windowMs };
+  return { ok: true, info, source: "degraded", writes: [], waitMs: 0 };
+}
+
 /** Takes what `check` granted. Call in the same transaction, after every other guard agreed. */
 export async function take(ctx: MutationCtx, decision: LimitDecision): Promise<void> {
   if (!decision.ok) throw new Error("only a granted limit can be taken");
   for (const { arrivalMs, id, k } of decision.writes)
     if (id === null) await ctx.db.insert("limits", { k, t: arrivalMs });
     else await ctx.db.replace("limits", id, { k, t: arrivalMs });
+  if (decision.source === "degraded") await countLeftOut(ctx, decision.info.name);
+}
+
+/** Longest name that an event is counted under. */
+const BUCKET_CHARS_MAX = 64;
+
+/**
+ * Counts a request that went ahead without a limit, once it is certain that it does, and apart from
+ * this transaction: counting must not lose it again.
+ */
+export async function countLeftOut(ctx: MutationCtx, name: string): Promise<void> {
+  const bucket = name.slice(0, BUCKET_CHARS_MAX);
+  await ctx.scheduler.runAfter(0, internal.rateLimit.recordEvent, { bucket, outcome: "degraded" });
 }
 
 /** Forgets a key, so that its next request finds the whole burst. */

@@ -7,7 +7,10 @@ import type { MutationCtx, QueryCtx } from "../_generated/server";
 export interface Refusal {
   /** Name of the limit or of the provider that refused. */
   readonly bucket: string;
-  /** `blocked`, `contention_fallback`, or the guard's own word, such as `circuit_open`. */
+  /**
+   * `blocked`, `contention_fallback`, `degraded` (let through without the limit, as it is declared),
+   * or the guard's own word, such as `circuit_open`.
+   */
   readonly outcome: string;
   readonly reason?: string;
   /** Who tells, where it is not the guard itself. */

@@ -14,7 +14,7 @@ export const metricCounts = v.object({
 const refusalFields = {
   /** Name of the limit or of the provider that refused. */
   bucket: v.string(),
-  /** `blocked`, `contention_fallback`, or the guard's own word, such as `circuit_open`. */
+  /** `blocked`, `contention_fallback`, `degraded`, or the guard's own word, such as `circuit_open`. */
   outcome: v.string(),
   reason: v.optional(v.string()),
   /** Absent where the guard counted itself. */

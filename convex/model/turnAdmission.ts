@@ -86,14 +86,18 @@ export type TurnVerdict =
 
 const refused = (error: ErrorData): TurnVerdict => ({ kind: "refused", error });
 
-/** Admits a turn and starts the look at its worker's pulse. */
+/**
+ * Admits a turn and starts the look at its worker's pulse. Limits named in `leaveOut` are not looked
+ * at: those that a caller's last try goes without.
+ */
 export async function beginTurn(
   ctx: MutationCtx,
   request: TurnRequest,
   reap: Turns.Reap,
+  leaveOut: readonly string[] = [],
 ): Promise<TurnVerdict> {
   const nowMs = Date.now();
-  const verdict = await admitTurn(ctx, request, nowMs);
+  const verdict = await admitTurn(ctx, request, nowMs, leaveOut);
   if (verdict.kind !== "admitted") return verdict;
   const session = await ctx.db.get("streamSessions", verdict.streamId);
   if (session === null) throw new Error("an admitted turn has its session");
@@ -110,6 +114,7 @@ async function admitTurn(
   ctx: MutationCtx,
   request: TurnRequest,
   nowMs: number,
+  leaveOut: readonly string[],
 ): Promise<TurnVerdict> {
   const replay = await findReplay(ctx, request, nowMs);
   if (replay !== null) return replay;
@@ -118,16 +123,19 @@ async function admitTurn(
   const model = chooseModel(request.modelId);
   if ("kind" in model) return model;
 
-  const limits = await checkLimits(ctx, request, nowMs);
+  const limits = await checkLimits(ctx, request, nowMs, leaveOut);
   if (!limits.ok) return await count(ctx, limits, nowMs);
   const history = await boundedHistory(ctx, target, request);
-  const budget = await checkBudget(ctx, request.userId, history, nowMs);
+  const budget = leaveOut.includes(TOKEN_BUDGET)
+    ? withoutBudget(request.userId, nowMs)
+    : await checkBudget(ctx, request.userId, history, nowMs);
   if (!budget.ok) return await count(ctx, budget, nowMs);
   const route = await checkRoute(ctx, model, request.userId, nowMs);
   if (!route.ok) return await count(ctx, route, nowMs);
 
   for (const decision of limits.decisions) await Limits.take(ctx, decision);
-  await Budgets.add(ctx, budget.reservation);
+  if (budget.source === "exact") await Budgets.add(ctx, budget.reservation);
+  else await Limits.countLeftOut(ctx, TOKEN_BUDGET);
   return await start(ctx, { request, target, route, history, budget, limits }, nowMs);
 }
 
@@ -227,6 +235,7 @@ async function checkLimits(
   ctx: MutationCtx,
   { addressKey, userId }: TurnRequest,
   nowMs: number,
+  leaveOut: readonly string[],
 ): Promise<LimitsVerdict> {
   const perUser = {
     max: readKnob(env, "RATE_LIMIT_CHAT_STREAM_MAX"),
@@ -253,7 +262,7 @@ async function checkLimits(
     });
   const decisions: Limits.LimitDecision[] = [];
   for (const request of requests) {
-    const decision = await Limits.check(ctx, request, nowMs);
+    const decision = await Limits.check(ctx, request, nowMs, leaveOut);
     if (!decision.ok) {
       const { info: limit, retryAfterMs } = decision;
       return {
@@ -302,6 +311,7 @@ const TOKEN_BUDGET = "chat_tokens_day";
 type Budget =
   | {
       readonly ok: true;
+      readonly source: "exact" | "degraded";
       readonly reservation: {
         readonly userId: string;
         readonly day: string;
@@ -321,7 +331,8 @@ async function checkBudget(
   const day = Budgets.dayOf(nowMs);
   const limit = readKnob(env, "CHAT_TOKENS_PER_DAY");
   const used = (await Budgets.load(ctx, userId, day))?.tokens ?? 0;
-  if (used + tokens <= limit) return { ok: true, reservation: { userId, day, tokens } };
+  if (used + tokens <= limit)
+    return { ok: true, source: "exact", reservation: { userId, day, tokens } };
   const resetMs = Budgets.untilNextDayMs(nowMs);
   return {
     ok: false,
@@ -340,6 +351,13 @@ async function checkBudget(
     },
   };
 }
+
+/** Reserves nothing: what the turn spends is charged to the day when it is settled. */
+const withoutBudget = (userId: string, nowMs: number): Budget => ({
+  ok: true,
+  source: "degraded",
+  reservation: { userId, day: Budgets.dayOf(nowMs), tokens: 0 },
+});
 
 type RouteVerdict =
   | {

@@ -32,6 +32,8 @@ export interface Delivery {
   readonly route: keyof typeof ROUTE_LIMITS;
   /** Bounded key of the sender's address; absent where the address is only a claim. */
   readonly addressKey: string | undefined;
+  /** Limits to go without: declared to let through what they lost, on the last try of a delivery. */
+  readonly leaveOut: readonly string[] | undefined;
 }
 
 const ROUTE_LIMITS = {
@@ -50,7 +52,7 @@ export async function takeLimits(
 ): Promise<Infer<typeof refusal> | Infer<typeof taken>> {
   const granted: Limits.LimitDecision[] = [];
   for (const request of limitsOf(delivery)) {
-    const decision = await Limits.check(ctx, request, nowMs);
+    const decision = await Limits.check(ctx, request, nowMs, delivery.leaveOut);
     if (!decision.ok) {
       await Refusals.count(ctx, { bucket: request.name, outcome: "blocked" }, nowMs);
       const { info: limit, retryAfterMs } = decision;

@@ -28,6 +28,25 @@ describe("an admission lost to contention", () => {
     expect(await attempt(uncounted)).toEqual({ outcome: "stored", pausesMs: [500] });
   });
 
+  test("goes without the limits that fail open on its last try, and not before", async () => {
+    const io = { sleep: async () => undefined, random: () => 0 };
+    const failOpen = ["global", "chat_address"];
+    const told: string[][] = [];
+    const after = (losses: number) => async (leaveOut: string[]) => {
+      told.push(leaveOut);
+      if (told.length <= losses) throw new AppError("rate_limit_unavailable");
+      return "stored";
+    };
+    expect(await throughContention(after(2), { io, failOpen })).toBe("stored");
+    expect(told).toEqual([[], [], failOpen]);
+    told.length = 0;
+    expect(await throughContention(after(1), { io, failOpen })).toBe("stored");
+    expect(told).toEqual([[], []]);
+    told.length = 0;
+    await expect(throughContention(after(3), { io })).rejects.toThrow(AppError);
+    expect(told).toEqual([[], [], []]);
+  });
+
   test("for good is counted once, and refused the same where that fails", async () => {
     const io = { sleep: async () => undefined, random: () => 0 };
     const lost = vi.fn().mockResolvedValueOnce(null).mockRejectedValueOnce(new Error("a bug"));

@@ -1,20 +1,28 @@
 /** What stands before a route's handler, in the order in which it is asked, as data. */
 import type { ErrorCode } from "../errors/table";
-import type { RouteRow } from "./routes";
+import type { LimitGuard, RouteRow } from "./routes";
 
-export interface Guard {
+export type Guard = {
   readonly name: string;
   /** Codes it answers when it refuses. */
   readonly refuses: readonly ErrorCode[];
-  /** What happens when the guard itself fails. */
-  readonly onFault: "reject" | "allow";
-  /** Where it runs: before any call, or inside the transaction that accepts. */
-  readonly where: "request" | "transaction";
-}
+} & (
+  | {
+      /** Before any call. Nothing that tells friend from foe lets through because it failed. */
+      readonly where: "request";
+      readonly onFault: "reject";
+    }
+  | {
+      /** Inside the transaction that accepts. */
+      readonly where: "transaction";
+      /** What happens when the guard itself fails. */
+      readonly onFault: LimitGuard["onFault"];
+    }
+);
 
 /** The guards of a route, derived from its row. */
 export function guardsOf(row: RouteRow): readonly Guard[] {
-  const guards = [before("method", "method_not_allowed")];
+  const guards: Guard[] = [before("method", "method_not_allowed")];
   if (row.cors === "allowlist") guards.push(before("origin", "forbidden", "misconfigured"));
   if (row.body !== null)
     guards.push(
@@ -31,6 +39,10 @@ export function guardsOf(row: RouteRow): readonly Guard[] {
     guards.push({ name: `limit ${name}`, refuses: LIMIT_CODES, onFault, where: "transaction" });
   return guards;
 }
+
+/** The limits of a route that let through what they could not count. */
+export const failOpenLimits = (row: RouteRow): readonly string[] =>
+  row.guards.filter(({ onFault }) => onFault === "allow").map(({ name }) => name);
 
 const LIMIT_CODES: readonly ErrorCode[] = ["rate_limited", "rate_limit_unavailable", "overloaded"];
 

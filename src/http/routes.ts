@@ -33,7 +33,10 @@ export interface LimitGuard {
   readonly name: string;
   readonly per: "user" | "address" | "everyone";
   readonly knobs: readonly SettingName[];
-  /** What happens when the limit itself cannot be had. */
+  /**
+   * What happens when the limit itself cannot be had, because the admissions that take it are lost
+   * to contention: the request is refused, or the last try goes without this limit and says so.
+   */
   readonly onFault: "reject" | "allow";
 }
 
@@ -85,7 +88,8 @@ const limit = (
   name: string,
   per: LimitGuard["per"],
   knobs: readonly SettingName[],
-): LimitGuard => ({ name, per, knobs, onFault: "reject" });
+  onFault: LimitGuard["onFault"] = "reject",
+): LimitGuard => ({ name, per, knobs, onFault });
 
 const GLOBAL_LIMIT = limit("global", "everyone", [
   "RATE_LIMIT_GLOBAL_MAX",

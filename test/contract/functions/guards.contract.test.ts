@@ -6,6 +6,7 @@ import {
   type Backend,
   refused,
   rowCounts,
+  settleAll,
   START_MS,
   useStillClock,
 } from "../../edge/backend";
@@ -209,6 +210,36 @@ describe("rateLimit", () => {
     expect(await ask(t)).toMatchObject({ allowed: true });
   });
 
+  test("checkAndIncrement takes nothing from a limit that is left out, and counts that", async () => {
+    const t = backend();
+    const shared = { shared: true, max: 6_000 };
+    expect(await ask(t)).toMatchObject({ source: "exact" });
+    expect(await ask(t, { key: "everyone:all", ...shared })).toMatchObject({ source: "sharded" });
+    const before = await t.run((ctx) => ctx.db.query("limits").collect());
+    for (const more of [{}, shared])
+      expect(await ask(t, { ...more, leaveOut: ["whatsapp_link"] })).toEqual({
+        allowed: true,
+        remaining: 0,
+        retryAfterMs: 0,
+        waitMs: 0,
+        source: "degraded",
+      });
+    await settleAll(t);
+    expect(await t.run((ctx) => ctx.db.query("limits").collect())).toEqual(before);
+    expect(await call(t, "rateLimit:getEventSummary")).toMatchObject({
+      total: 2,
+      byBucketOutcome: { "whatsapp_link:degraded": 2 },
+    });
+    // Another's name, or a part of its own, leaves nothing out; a look counts nothing.
+    const leaveOut = ["whatsapp", "everyone", "whatsapp_link:user:u1"];
+    expect(await ask(t, { leaveOut })).toMatchObject({ source: "exact", remaining: 0 });
+    expect(await ask(t, { leaveOut })).toMatchObject({ allowed: false });
+    const asked = { key, max: 2, windowMs: MINUTE, leaveOut: ["whatsapp_link"] };
+    expect(await call(t, "rateLimit:check", asked)).toMatchObject({ source: "degraded" });
+    await settleAll(t);
+    expect(await call(t, "rateLimit:getEventSummary")).toMatchObject({ total: 2 });
+  });
+
   test.each([
     { max: 0 },
     { max: 1.5 },
@@ -220,6 +251,7 @@ describe("rateLimit", () => {
     { reserveMs: -1 },
     { reserveMs: NaN },
     { key: "x".repeat(257) },
+    { max: 0, leaveOut: ["whatsapp_link"] },
   ])("checkAndIncrement refuses %j, which is no limit", async (wrong) => {
     const t = backend();
     await refused(ask(t, wrong), "invalid_request");
