@@ -369,6 +369,19 @@ describe("the retry budget of a provider", () => {
     }
   });
 
+  test("is none where its circuit is not closed: a probe is one request", async () => {
+    vi.stubEnv("CIRCUIT_SERPER_THRESHOLD", "1");
+    const t = backend();
+    expect(await mayRetry(t)).toBe(true);
+    await call(t, "failure");
+    expect(await mayRetry(t)).toBe(false);
+    vi.setSystemTime(START_MS + 2 * MINUTE);
+    await call(t, "neutral");
+    expect(await mayRetry(t)).toBe(false);
+    await call(t, "success");
+    expect(await mayRetry(t)).toBe(true);
+  });
+
   test("of a provider nobody knows is none", async () => {
     expect(await mayRetry(backend(), "nobody")).toBe(false);
   });

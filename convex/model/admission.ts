@@ -246,13 +246,17 @@ export async function renewProvider(
  * of the last minutes, so that a provider in trouble is not buried under them. Retries are counted
  * once their calls are settled, so what is left is for those in flight, in the order of their slots,
  * all of whom are taken to have used what this one has. A call that knows no slot draws its place.
+ * Where the circuit is not closed none may: a probe is one request, and an open one lets none through.
  */
 export async function mayRetry(
   ctx: QueryCtx,
   { attempts, provider, slotId }: Retry,
   nowMs: number,
 ): Promise<boolean> {
-  const { windowMs } = providerPolicy(env, provider).breaker;
+  const policy = providerPolicy(env, provider).breaker;
+  const { kind } = BreakerPolicy.phaseAt(await Breakers.load(ctx, provider), nowMs, policy);
+  if (kind !== "closed") return false;
+  const { windowMs } = policy;
   const slots = await Slots.ofPool(ctx, provider);
   const known = slots.map(Slots.tallyOf).filter((tally) => tally !== null);
   const sums = [...new Set(known.map(({ generation }) => generation))].map((generation) =>
