@@ -30,7 +30,28 @@ const LATE_WEIGHT = 4;
  * ones count a known row up, sampled when it is hot.
  */
 export async function count(ctx: MutationCtx, refusal: Refusal, nowMs: number): Promise<void> {
-  const { bucket, outcome, reason, source } = refusal;
+  const { known, row } = await look(ctx, refusal, nowMs);
+  if (known.length >= ROWS_MIN) {
+    await countUp(ctx, known);
+    return;
+  }
+  await ctx.db.insert("rateLimitEvents", { ...row, shard: known.length, count: 1 });
+  if (known.length === 0) await tell(ctx, refusal);
+}
+
+/**
+ * Counts a refusal of somebody who has lost races already, on a row of its own: counting a known row
+ * up might lose another.
+ */
+export async function countLate(ctx: MutationCtx, refusal: Refusal, nowMs: number): Promise<void> {
+  if (Math.random() >= 1 / LATE_WEIGHT) return;
+  const { known, row } = await look(ctx, refusal, nowMs);
+  await ctx.db.insert("rateLimitEvents", { ...row, shard: ROWS_KNOWN_MAX, count: LATE_WEIGHT });
+  if (known.length === 0) await tell(ctx, refusal);
+}
+
+/** The row that a refusal makes, and those there are of its minute. */
+async function look(ctx: MutationCtx, { bucket, outcome, reason, source }: Refusal, nowMs: number) {
   const row = {
     bucket,
     outcome,
@@ -41,26 +62,17 @@ export async function count(ctx: MutationCtx, refusal: Refusal, nowMs: number): 
   const known: Id<"rateLimitEvents">[] = await ctx.runQuery(internal.rateLimit.refusalRows, row, {
     useStaleSnapshot: true,
   });
-  if (known.length >= ROWS_MIN) {
-    await countUp(ctx, known);
-    return;
-  }
-  await ctx.db.insert("rateLimitEvents", { ...row, shard: known.length, count: 1 });
-  // Once a minute, and in a transaction of its own, which nothing here waits for or fails with:
-  // operators are told within seconds, and a crowd of refusals does not ask again and again.
-  if (known.length === 0 && (outcome === "bulkhead_saturated" || outcome === "circuit_open"))
-    await ctx.scheduler.runAfter(0, internal.alerts.lookAtProvider, { provider: bucket, outcome });
+  return { known, row };
 }
 
 /**
- * Counts a refusal of somebody who has lost races already, on a row of its own: counting a known row
- * up might lose another.
+ * Has somebody look at the provider. Once a minute, and in a transaction of its own, which nothing
+ * here waits for or fails with: operators are told within seconds, and a crowd of refusals does not
+ * ask again and again.
  */
-export async function countLate(ctx: MutationCtx, refusal: Refusal, nowMs: number): Promise<void> {
-  if (Math.random() >= 1 / LATE_WEIGHT) return;
-  const minuteMs = Math.floor(nowMs / MINUTE) * MINUTE;
-  const row = { ...refusal, minuteMs, shard: ROWS_KNOWN_MAX, count: LATE_WEIGHT };
-  await ctx.db.insert("rateLimitEvents", row);
+async function tell(ctx: MutationCtx, { bucket, outcome }: Refusal): Promise<void> {
+  if (outcome === "bulkhead_saturated" || outcome === "circuit_open")
+    await ctx.scheduler.runAfter(0, internal.alerts.lookAtProvider, { provider: bucket, outcome });
 }
 
 async function countUp(ctx: MutationCtx, known: readonly Id<"rateLimitEvents">[]): Promise<void> {
