@@ -412,6 +412,36 @@ describe("clearing a namespace", () => {
     expect(await get(t, "k")).toBe("v");
   });
 
+  test("keeps out the failure of what was asked for before as well", async () => {
+    const t = backend();
+    const cache = { namespace: "web_v1", key: "k" };
+    const failed = async () => {
+      const { fence, jobId } = await run(t, { maxAttempts: 1 });
+      return () =>
+        t.mutation(internal.toolJobs.fail, { jobId, fence, errorCode: "upstream_error", cache });
+    };
+    const before = await failed();
+    at(1);
+    await clear(t);
+    expect(await before()).toMatchObject({ status: "dead_letter" });
+    expect(await rowCounts(t)).not.toHaveProperty("toolResultCache");
+    at(2);
+    await (
+      await failed()
+    )();
+    expect(await rowCounts(t)).toMatchObject({ toolResultCache: 1 });
+  });
+
+  test("of which nothing is to be deleted keeps nothing out", async () => {
+    const t = backend();
+    const claim = await run(t);
+    at(1);
+    await clear(t, 0);
+    const cache = { namespace: "web_v1", key: "k", value: "v", ttlMs: MINUTE };
+    await complete(t, claim, { cache });
+    expect(await get(t, "k")).toBe("v");
+  });
+
   test("is remembered for a day", async () => {
     const t = backend();
     await clear(t);

@@ -13,12 +13,16 @@ import * as Input from "./model/toolJobInput";
 import * as Rows from "./model/toolJobRows";
 import * as ToolJobs from "./model/toolJobs";
 import {
-  claim,
+  cacheEntry,
+  cacheKey,
   claimed,
   deadLetter,
+  enqueued,
+  failed,
   held,
   jobView,
   next,
+  processed,
   qosClass,
   queueStats,
   refused,
@@ -27,9 +31,6 @@ import {
 import * as Starts from "./model/toolJobStarts";
 import * as Stats from "./model/toolJobStats";
 import * as ToolResults from "./model/toolResults";
-
-/** Where the work's result is cached. */
-const cacheKey = v.object({ namespace: v.string(), key: v.string() });
 
 /**
  * Makes a job: `run` where the caller is to run it at once, `waiting` where others will, `joined` to
@@ -51,13 +52,7 @@ export const enqueue = internalMutation({
     deadlineMs: v.optional(v.number()),
     cache: v.optional(cacheKey),
   },
-  returns: v.union(
-    v.object({ kind: v.literal("cached"), value: v.string() }),
-    v.object({ kind: v.literal("negative"), retryAfterMs: v.number() }),
-    v.object({ kind: v.literal("run"), claim }),
-    v.object({ kind: v.literal("waiting"), jobId: v.id("toolJobs"), joined: v.boolean() }),
-    v.object({ kind: v.literal("saturated"), retryAfterMs: v.number() }),
-  ),
+  returns: enqueued,
   handler: async (ctx, { cache, run = "caller", toolName, ...job }) => {
     const queue = Input.queueFor(toolName, [job], job.deadlineMs);
     // Between a caller's look at the cache and this, the job it would have joined may have ended.
@@ -140,32 +135,17 @@ export const claimNext = internalMutation({
  */
 export const processQueue = internalAction({
   args: { maxJobs: v.optional(v.number()) },
-  returns: v.object({
-    processed: v.number(),
-    jobs: v.array(v.object({ jobId: v.id("toolJobs"), status: v.string() })),
-    skipped: v.optional(v.literal("worker_saturated")),
-  }),
-  handler: async (ctx, args): Promise<Processed> => {
+  returns: processed,
+  handler: async (ctx, args): Promise<Infer<typeof processed>> => {
     const maxJobs = args.maxJobs ?? readKnob(env, "TOOL_JOB_MAX_PER_RUN");
     // The work needs what mutations must not load, so it is done next door.
-    const processed: Processed = await ctx.runAction(internal.toolRuns.processWaiting, { maxJobs });
-    if (processed.processed > 0) return processed;
-    const { byStatus }: Stats.QueueStats = await ctx.runQuery(internal.toolJobs.getQueueStats, {});
-    return byStatus.queued === 0 ? processed : { ...processed, skipped: "worker_saturated" };
+    const done: Infer<typeof processed> = await ctx.runAction(internal.toolRuns.processWaiting, {
+      maxJobs,
+    });
+    if (done.processed > 0) return done;
+    const stats: Stats.QueueStats = await ctx.runQuery(internal.toolJobs.getQueueStats, {});
+    return Stats.isHeldUp(stats) ? { ...done, skipped: "worker_saturated" } : done;
   },
-});
-
-interface Processed {
-  processed: number;
-  jobs: { jobId: Rows.JobId; status: string }[];
-  skipped?: "worker_saturated";
-}
-
-const cacheEntry = v.object({
-  namespace: v.string(),
-  key: v.string(),
-  ttlMs: v.number(),
-  value: v.string(),
 });
 
 /**
@@ -183,8 +163,9 @@ export const complete = internalMutation({
   returns: v.object({ ok: v.boolean(), next }),
   handler: async (ctx, { cache, wantsNext = false, ...done }) => {
     const { claimedAtMs, ...completed } = await ToolJobs.complete(ctx, { ...done, wantsNext });
-    if (completed.ok && cache !== undefined)
-      await ToolResults.storeUnlessCleared(ctx, { ...cache, askedAtMs: claimedAtMs }, Date.now());
+    const keeps = completed.ok && cache !== undefined;
+    if (keeps && !(await ToolResults.isClearedSince(ctx, cache.namespace, claimedAtMs)))
+      await ToolResults.store(ctx, cache, Date.now());
     return completed;
   },
 });
@@ -196,8 +177,8 @@ const ERROR_CHARS_MAX = 600;
  * Ends an attempt badly: the next is scheduled in the same transaction, or the job is buried, as it
  * is at once where the failure is not `retryable`. What went wrong is said by `errorCode`, or by an
  * operator in words of `error`; throws `invalid_request` where neither says anything. With
- * `cache`, a burial is remembered there for a short time, so that nobody asks again at once. The slot
- * goes on as in `complete`.
+ * `cache`, a burial is remembered there for a short time, so that nobody asks again at once, unless
+ * the namespace was cleared since the attempt was begun. The slot goes on as in `complete`.
  */
 export const fail = internalMutation({
   args: {
@@ -208,19 +189,7 @@ export const fail = internalMutation({
     cache: v.optional(cacheKey),
     wantsNext: v.optional(v.boolean()),
   },
-  returns: v.object({
-    ok: v.boolean(),
-    status: v.union(
-      v.literal("requeued"),
-      v.literal("dead_letter"),
-      v.literal("failed"),
-      v.literal("cancelled"),
-      v.literal("missing"),
-      v.literal("not_running"),
-    ),
-    retryDelayMs: v.number(),
-    next,
-  }),
+  returns: failed,
   handler: async (
     ctx,
     { cache, error = "", fence, jobId, retryable = true, wantsNext = false, ...said },
@@ -228,10 +197,11 @@ export const fail = internalMutation({
     const errorCode = (said.errorCode ?? error).slice(0, ERROR_CHARS_MAX);
     if (errorCode === "") throw new AppError("invalid_request", { detail: "Say what failed." });
     const ended = { jobId, fence, errorCode, retryable, wantsNext };
-    const failed = await ToolJobs.fail(ctx, ended);
-    if (cache !== undefined && failed.status === "dead_letter")
+    const { claimedAtMs, ...outcome } = await ToolJobs.fail(ctx, ended);
+    const keeps = cache !== undefined && outcome.status === "dead_letter";
+    if (keeps && !(await ToolResults.isClearedSince(ctx, cache.namespace, claimedAtMs)))
       await ToolResults.storeFailure(ctx, { ...cache, code: errorCode }, Date.now());
-    return { ok: failed.status !== "missing" && failed.status !== "not_running", ...failed };
+    return { ok: outcome.status !== "missing" && outcome.status !== "not_running", ...outcome };
   },
 });
 

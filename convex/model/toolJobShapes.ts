@@ -28,6 +28,48 @@ export const held = { jobId: v.id("toolJobs"), fence: v.number() };
 /** What to run next in the slot of a job that ended. */
 export const next = v.union(claim, v.null());
 
+/** Where the work's result is cached. */
+export const cacheKey = v.object({ namespace: v.string(), key: v.string() });
+
+/** A result, and where it is cached. */
+export const cacheEntry = v.object({
+  namespace: v.string(),
+  key: v.string(),
+  ttlMs: v.number(),
+  value: v.string(),
+});
+
+/** What became of a wish for a job. */
+export const enqueued = v.union(
+  v.object({ kind: v.literal("cached"), value: v.string() }),
+  v.object({ kind: v.literal("negative"), retryAfterMs: v.number() }),
+  v.object({ kind: v.literal("run"), claim }),
+  v.object({ kind: v.literal("waiting"), jobId: v.id("toolJobs"), joined: v.boolean() }),
+  v.object({ kind: v.literal("saturated"), retryAfterMs: v.number() }),
+);
+
+/** How an attempt that failed ended. */
+export const failed = v.object({
+  ok: v.boolean(),
+  status: v.union(
+    v.literal("requeued"),
+    v.literal("dead_letter"),
+    v.literal("failed"),
+    v.literal("cancelled"),
+    v.literal("missing"),
+    v.literal("not_running"),
+  ),
+  retryDelayMs: v.number(),
+  next,
+});
+
+/** What was run of those who waited. */
+export const processed = v.object({
+  processed: v.number(),
+  jobs: v.array(v.object({ jobId: v.id("toolJobs"), status: v.string() })),
+  skipped: v.optional(v.literal("worker_saturated")),
+});
+
 export const source = v.union(
   v.literal("chat_action"),
   v.literal("chat_http"),

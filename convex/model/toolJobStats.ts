@@ -197,6 +197,12 @@ export async function queueStats(ctx: QueryCtx, nowMs: number): Promise<QueueSta
   };
 }
 
+/** Whether any tool's jobs wait for a slot: those that wait for the time of a retry do not. */
+export const isHeldUp = ({ byTool, pressureByTool }: QueueStats): boolean =>
+  Object.entries(pressureByTool).some(
+    ([tool, { runningUtilization }]) => runningUtilization >= 1 && (byTool[tool]?.queued ?? 0) > 0,
+  );
+
 function pressureOf(tool: string, counts: JobCounts) {
   const policy = isToolId(tool) ? queuePolicy(env, tool) : null;
   return {

@@ -124,6 +124,8 @@ export interface Failed {
   readonly status: FailedStatus;
   readonly retryDelayMs: number;
   readonly next: Claim | null;
+  /** When the attempt that failed began, in epoch milliseconds; 0 where none did. */
+  readonly claimedAtMs: number;
 }
 
 /** Ends one attempt badly: the next is scheduled in the same transaction, or the job is buried. */
@@ -139,7 +141,8 @@ export async function fail(
   const job = await loadHeld(ctx, held);
   if (job === null) {
     const gone = (await ctx.db.get("toolJobs", held.jobId)) === null;
-    return { status: gone ? "missing" : "not_running", retryDelayMs: 0, next: null };
+    const status = gone ? "missing" : "not_running";
+    return { status, retryDelayMs: 0, next: null, claimedAtMs: 0 };
   }
   await stopTimer(ctx, job);
   const ending =
@@ -149,6 +152,7 @@ export async function fail(
     status: ended.kind,
     retryDelayMs: ended.kind === "requeued" ? ended.retryDelayMs : 0,
     next: await offer(ctx, next, wantsNext),
+    claimedAtMs: job.a,
   };
 }
 

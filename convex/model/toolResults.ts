@@ -81,19 +81,16 @@ export async function findEnded(ctx: QueryCtx, at: CacheKey, nowMs: number): Pro
 }
 
 /**
- * Stores an answer that was asked for a while ago. Not where its namespace was cleared since: what
- * came from before is what the operator wanted to be rid of.
+ * Whether a namespace was cleared since something was asked for it: what came from before is what the
+ * operator wanted to be rid of.
  */
-export async function storeUnlessCleared(
-  ctx: MutationCtx,
-  {
-    askedAtMs,
-    ...entry
-  }: CacheKey & { readonly value: string; readonly ttlMs: number; readonly askedAtMs: number },
-  nowMs: number,
-): Promise<void> {
-  const cleared = await loadClear(ctx, entry.namespace);
-  if (cleared === null || cleared.clearedAt < askedAtMs) await store(ctx, entry, nowMs);
+export async function isClearedSince(
+  ctx: QueryCtx,
+  namespace: string,
+  askedAtMs: number,
+): Promise<boolean> {
+  const cleared = await loadClear(ctx, namespace);
+  return cleared !== null && cleared.clearedAt >= askedAtMs;
 }
 
 /**
@@ -160,10 +157,8 @@ export async function clear(
   namespace: string,
   { batch, nowMs }: { readonly batch: Batch; readonly nowMs: number },
 ): Promise<number> {
-  if (batch.full) return 0;
-  const known = await loadClear(ctx, namespace);
-  if (known === null) await ctx.db.insert("toolCacheClears", { namespace, clearedAt: nowMs });
-  else await ctx.db.patch("toolCacheClears", known._id, { clearedAt: nowMs });
+  // Who deletes nothing wants to be rid of nothing.
+  if (batch.rowsLeft > 0) await noteClear(ctx, namespace, nowMs);
   const entries = await takeBatch(
     ctx.db
       .query("toolResultCache")
@@ -190,6 +185,12 @@ export async function deletePastClears(
 
 /** Longer than any attempt lasts. */
 const CLEARS_KEPT_MS = DAY;
+
+async function noteClear(ctx: MutationCtx, namespace: string, clearedAt: number): Promise<void> {
+  const known = await loadClear(ctx, namespace);
+  if (known === null) await ctx.db.insert("toolCacheClears", { namespace, clearedAt });
+  else await ctx.db.patch("toolCacheClears", known._id, { clearedAt });
+}
 
 async function loadClear(ctx: QueryCtx, namespace: string): Promise<Doc<"toolCacheClears"> | null> {
   return await ctx.db

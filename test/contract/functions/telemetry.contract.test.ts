@@ -190,6 +190,20 @@ describe("toolJobs, for operators", () => {
     });
   });
 
+  test("processQueue does not call a job that waits for its next attempt held up", async () => {
+    const t = whole();
+    const job = { source: "operator", toolName: "search_web", argsJson: "{}" };
+    const { claim } = await call<{ claim: { jobId: string; fence: number } }>(
+      t,
+      "toolJobs:enqueue",
+      job,
+    );
+    const { fence, jobId } = claim;
+    const failed = { jobId, fence, errorCode: "upstream_error" };
+    expect(await call(t, "toolJobs:fail", failed)).toMatchObject({ status: "requeued" });
+    expect(await call(t, "toolJobs:processQueue")).toEqual({ processed: 0, jobs: [] });
+  });
+
   test("monitorQueueHealth is quiet while all is well, and tells once of what is not", async () => {
     const t = backend();
     const monitor = () => call<Args>(t, "toolJobs:monitorQueueHealth");
