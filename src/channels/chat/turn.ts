@@ -19,7 +19,7 @@ import { type ChatEvent, encodeFrame } from "./events";
 import { Recorder, type StoreReply } from "./recorder";
 import { type ToolBounds, type ToolOutcome, ToolTurn } from "./toolTurn";
 import { addUsage, type TurnUsage, usageCounts, usageOf } from "./usage";
-import { wellFormed, WholeCharacters } from "./wholeCharacters";
+import { pieces, wellFormed, WholeCharacters } from "./wholeCharacters";
 
 /** A route to a model, chosen at admission or by falling back. */
 export interface Route {
@@ -278,14 +278,14 @@ class Turn {
   }
 
   private async think(reasoning: string): Promise<void> {
-    for (const content of pieces(reasoning)) {
+    for (const content of pieces(reasoning, FRAME_CHARS_MAX)) {
       if (this.reasoning.length < TURN_REASONING_CHARS_MAX) this.reasoning += content;
       await this.recorder.say({ type: "reasoning", content });
     }
   }
 
   private async say(text: string): Promise<void> {
-    for (const content of pieces(text)) {
+    for (const content of pieces(text, FRAME_CHARS_MAX)) {
       // What is said is stored: a message that is full says no more.
       if (this.isTooLong()) return;
       this.text += content;
@@ -388,16 +388,4 @@ class Turn {
     for (const [i, frame] of data.entries())
       this.ports.send(encodeFrame(frame, settled === "now" ? firstId + i : null));
   }
-}
-
-/** A text in parts that each fit a frame, none of which begins with the second half of a pair. */
-function pieces(text: string): string[] {
-  const parts: string[] = [];
-  for (let from = 0; from < text.length;) {
-    const end = from + FRAME_CHARS_MAX;
-    const isHalved = /^[\uDC00-\uDFFF]/.test(text.slice(end, end + 1));
-    parts.push(text.slice(from, isHalved ? end - 1 : end));
-    from = isHalved ? end - 1 : end;
-  }
-  return parts;
 }

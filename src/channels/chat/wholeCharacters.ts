@@ -32,3 +32,15 @@ export function wellFormed(text: string): string {
     "\uFFFD",
   );
 }
+
+/** A text in parts of so many characters, none of which begins with the second half of a pair. */
+export function pieces(text: string, charsMax: number): string[] {
+  const parts: string[] = [];
+  for (let from = 0; from < text.length;) {
+    const end = from + charsMax;
+    const isHalved = /^[\uDC00-\uDFFF]/.test(text.slice(end, end + 1));
+    parts.push(text.slice(from, isHalved ? end - 1 : end));
+    from = isHalved ? end - 1 : end;
+  }
+  return parts;
+}
