@@ -271,7 +271,11 @@ describe("a request too heavy for one shard", () => {
 
   test("over any history passes at most burst and rate, and is told when it will", () => {
     const histories = fc.array(
-      fc.record({ gapMs: fc.nat(900), weight: fc.integer({ min: 1, max: 40 }) }),
+      fc.record({
+        gapMs: fc.nat(900),
+        weight: fc.integer({ min: 1, max: 40 }),
+        reserveMs: fc.constantFrom(0, 0, 500, 2_000),
+      }),
       { minLength: 20, maxLength: 60, size: "max" },
     );
     fc.assert(
@@ -280,17 +284,19 @@ describe("a request too heavy for one shard", () => {
         const key = new Spread(policy, 8);
         const passed: { atMs: number; weight: number }[] = [];
         let nowMs = START_MS;
-        for (const { gapMs, weight } of history) {
+        for (const { gapMs, reserveMs, weight } of history) {
           nowMs += gapMs;
-          const verdict = key.ask(nowMs, weight);
+          const verdict = key.ask(nowMs, weight, reserveMs);
           if (!verdict.ok) {
             const at = (ms: number) => decideSpread(key.arrivals, ms, policy, { weight }).ok;
             const { retryAfterMs } = verdict;
             expect([at(nowMs + retryAfterMs - 1), at(nowMs + retryAfterMs)]).toEqual([false, true]);
             continue;
           }
-          passed.push({ atMs: nowMs, weight });
+          // It goes when its turn comes, not when it asked.
+          passed.push({ atMs: nowMs + verdict.waitMs, weight });
         }
+        passed.sort((a, b) => a.atMs - b.atMs);
         for (const [i, from] of passed.entries()) {
           let taken = 0;
           for (const { atMs, weight } of passed.slice(i)) {
@@ -309,6 +315,13 @@ describe("a request too heavy for one shard", () => {
     expect(key.ask(START_MS, 40, 30 * SECOND).ok).toBe(false);
     expect(key.ask(START_MS, 40, MINUTE)).toMatchObject({ ok: true, waitMs: 40 * SECOND });
     expect(key.ask(START_MS + 59 * SECOND, 20)).toMatchObject({ ok: false, retryAfterMs: SECOND });
+  });
+
+  test("takes of idle shards for the time of its turn: they do not fill up again until then", () => {
+    const key = new Spread({ max: 40, windowMs: 40 * SECOND }, 4);
+    expect(key.ask(START_MS, 20).ok).toBe(true);
+    expect(key.ask(START_MS, 40, 40 * SECOND)).toMatchObject({ ok: true, waitMs: 40 * SECOND });
+    expect(key.ask(START_MS + 40 * SECOND, 1)).toMatchObject({ ok: false, remaining: 0 });
   });
 
   test("is not held up by a clock that was set back", () => {

@@ -166,12 +166,14 @@ export function decideSpread(
     return { ok: false, retryAfterMs: waitMs, remaining: left, resetMs };
   const taken = new Map<number, number>();
   let rest = weight;
+  const turnMs = nowMs + waitMs;
   const fullest = parts
-    .map((one) => ({ ...one, left: one.untouchedAt(nowMs + waitMs).remaining }))
+    .map((one) => ({ ...one, left: one.untouchedAt(turnMs).remaining }))
     .sort((a, b) => b.left - a.left);
   for (const { arrival, left: has, part, shard } of fullest) {
     const gives = Math.min(has, rest);
-    const verdict = decide(arrival, nowMs, part, { weight: gives, reserveMs: waitMs });
+    // As of its turn: a shard that is idle until then would fill up again meanwhile.
+    const verdict = decide(arrival, turnMs, part, { weight: gives });
     if (gives > 0 && verdict.ok) taken.set(shard, verdict.arrivalMs);
     rest -= gives;
   }
