@@ -55,6 +55,7 @@ import type * as model_permit from "../model/permit.js";
 import type * as model_providerPolicy from "../model/providerPolicy.js";
 import type * as model_refusals from "../model/refusals.js";
 import type * as model_rollups from "../model/rollups.js";
+import type * as model_slotPicks from "../model/slotPicks.js";
 import type * as model_slots from "../model/slots.js";
 import type * as model_snapshot from "../model/snapshot.js";
 import type * as model_snapshotAlerts from "../model/snapshotAlerts.js";
@@ -151,6 +152,7 @@ declare const fullApi: ApiFromModules<{
   "model/providerPolicy": typeof model_providerPolicy;
   "model/refusals": typeof model_refusals;
   "model/rollups": typeof model_rollups;
+  "model/slotPicks": typeof model_slotPicks;
   "model/slots": typeof model_slots;
   "model/snapshot": typeof model_snapshot;
   "model/snapshotAlerts": typeof model_snapshotAlerts;
