@@ -122,34 +122,37 @@ async function outbox(ctx: QueryCtx, reading: Reading): Promise<VerdictInput["al
     ctx.db.query("alerts").withIndex("by_delivery_due", (q) => q.eq("delivery", "pending")),
     { section: "alerts", rowsMax: WAITING_ROWS_MAX },
   );
-  const dead = await takeRows(
-    reading,
-    ctx.db
-      .query("alerts")
-      .withIndex("by_delivery_due", (q) =>
-        q.eq("delivery", "dead").gt("dueAt", nowMs - DEAD_SHOWN_MS),
-      ),
-    { section: "alerts", rowsMax: DEAD_ROWS_MAX },
-  );
-  const untold = await takeRows(
-    reading,
-    ctx.db
-      .query("alerts")
-      .withIndex("by_delivery_due", (q) =>
-        q.eq("delivery", "not_configured").gt("dueAt", nowMs - DEAD_SHOWN_MS),
-      ),
-    { section: "alerts", rowsMax: UNTOLD_ROWS_MAX },
-  );
+  const dead = await untold(ctx, reading, { delivery: "dead", rowsMax: DEAD_ROWS_MAX });
+  const notConfigured = await untold(ctx, reading, {
+    delivery: "not_configured",
+    rowsMax: UNTOLD_ROWS_MAX,
+  });
   // One that only waits for the cooldown after the last telling is where it should be.
   const waiting = pending.filter(({ attempts, dueAt }) => attempts > 0 || dueAt <= nowMs);
   const agesMs = waiting.map((row) => nowMs - untoldSinceMs(row, nowMs));
   return {
     waiting: waiting.length,
     undelivered: dead.length,
-    notConfigured: untold.length,
+    notConfigured: notConfigured.length,
     oldestWaitingAgeMs: agesMs.length === 0 ? null : Math.max(...agesMs),
   };
 }
+
+/** Notices of the last day that reached nobody. */
+const untold = (
+  ctx: QueryCtx,
+  reading: Reading,
+  { delivery, rowsMax }: { readonly delivery: Row["delivery"]; readonly rowsMax: number },
+): Promise<Row[]> =>
+  takeRows(
+    reading,
+    ctx.db
+      .query("alerts")
+      .withIndex("by_delivery_due", (q) =>
+        q.eq("delivery", delivery).gt("dueAt", reading.nowMs - DEAD_SHOWN_MS),
+      ),
+    { section: "alerts", rowsMax },
+  );
 
 /** Since when somebody should have been told what nobody has been told yet. */
 function untoldSinceMs(row: Row, nowMs: number): number {

@@ -124,21 +124,13 @@ export function shardPolicy(policy: LimitPolicy, shard: number, shards: number):
   return { max: whole + (shard < policy.max % shards ? 1 : 0), windowMs: policy.windowMs };
 }
 
+type Passed = Extract<LimitVerdict, { readonly ok: true }>;
+type Refused = Extract<LimitVerdict, { readonly ok: false }>;
+
 export type SpreadVerdict =
-  | {
-      readonly ok: true;
-      /** States to store, by shard. */
-      readonly arrivals: ReadonlyMap<number, number>;
-      readonly waitMs: number;
-      readonly remaining: number;
-      readonly resetMs: number;
-    }
-  | {
-      readonly ok: false;
-      readonly retryAfterMs: number;
-      readonly remaining: number;
-      readonly resetMs: number;
-    };
+  /** `arrivals` are states to store, by shard. */
+  | (Omit<Passed, "arrivalMs"> & { readonly arrivals: ReadonlyMap<number, number> })
+  | Omit<Refused, "mendedMs">;
 
 /**
  * Decides on a request that weighs more than one shard's part, on all shards together: each gives
