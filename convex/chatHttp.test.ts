@@ -6,8 +6,8 @@ import {
   getFunctionName,
 } from "convex/server";
 import { type Backend, backend } from "../test/edge/backend";
+import { postChat } from "../test/edge/chatRoute";
 import type { ActionCtx } from "./_generated/server";
-import { chatPost } from "./chatHttp";
 
 beforeEach(() => {
   vi.stubEnv("OPENROUTER_API_KEY", "key");
@@ -66,20 +66,7 @@ async function turn(
   lost: (call: string, nth: number) => boolean = () => false,
 ): Promise<{ text: string; calls: string[] }> {
   const { calls, ctx } = counting(t, lost);
-  const request = new Request("http://ballast.test/api/chat", { method: "POST" });
-  const response = await chatPost(ctx, {
-    request,
-    url: new URL(request.url),
-    bytes: new Uint8Array(),
-    body: { message: { content: "hi" } },
-    query: null,
-    identity: { subject: "dana", tokenIdentifier: "issuer|dana" },
-    requestId: "r",
-    traceparent: "00-0-0-00",
-    client: { key: undefined, address: null, verified: "unverified", userAgent: null },
-    nowMs: Date.now(),
-  });
-  return { text: await response.text(), calls };
+  return { text: await postChat(ctx), calls };
 }
 
 test("a turn without tools is its HTTP action, one admission and one settlement", async () => {

@@ -3,7 +3,6 @@ import { convexTest } from "convex-test";
 import { vi } from "vitest";
 import { api } from "../../../convex/_generated/api";
 import type { ActionCtx } from "../../../convex/_generated/server";
-import { chatPost } from "../../../convex/chatHttp";
 import schema from "../../../convex/schema";
 import { env } from "../../../src/config/env";
 import { errorData } from "../../../src/errors/appError";
@@ -18,6 +17,7 @@ import {
 } from "../../../src/providers/testing";
 import { backend, type Backend } from "../backend";
 import { admit, begin, newThread } from "../chat";
+import { postChat } from "../chatRoute";
 import { drive } from "../drive";
 import { countUntil, given, type Proof, type Proofs } from "./proof";
 
@@ -101,21 +101,8 @@ const turnOfAction = (): Promise<Sent[]> =>
 const turnOfRoute = (): Promise<Sent[]> =>
   turn(async () => {
     const t = backend();
-    const request = new Request("http://ballast.test/api/chat", { method: "POST" });
     const ctx = { runMutation: t.mutation, runQuery: t.query } as unknown as ActionCtx;
-    const response = await chatPost(ctx, {
-      request,
-      url: new URL(request.url),
-      bytes: new Uint8Array(),
-      body: { message: { content: "hi" } },
-      query: null,
-      identity: { subject: "dana", tokenIdentifier: "issuer|dana" },
-      requestId: "r",
-      traceparent: "00-0-0-00",
-      client: { key: undefined, address: null, verified: "unverified", userAgent: null },
-      nowMs: Date.now(),
-    });
-    await response.text();
+    await postChat(ctx);
   });
 
 const model = (modelId: "fast" | "agent", route: "route" | "fallback"): Proof => ({
