@@ -63,7 +63,10 @@ export const check = internalMutation({
     answerOf(await Limits.check(ctx, limitOf(args), Date.now(), args.leaveOut)),
 });
 
-/** Forgets a key, so that its next request finds the whole burst. */
+/**
+ * Forgets a key, so that its next request finds the whole burst. Throws `invalid_request` for numbers
+ * that are no limit: what they are spread over is unknown.
+ */
 export const reset = internalMutation({
   args: { key: v.string(), max: v.number(), windowMs: v.number(), shared: v.optional(v.boolean()) },
   returns: v.null(),

@@ -115,6 +115,18 @@ test.each([
   expect(await rows(t)).toEqual([]);
 });
 
+test.each([{ max: NaN }, { max: 1.5 }, { windowMs: 0 }])(
+  "of what is no limit nothing is forgotten: %j",
+  async (wrong) => {
+    const t = backend();
+    await ask(t, REQUEST, START_MS);
+    const before = await rows(t);
+    const reset = t.run((ctx) => Limits.reset(ctx, { ...REQUEST, ...wrong }));
+    await refused(reset, "invalid_request");
+    expect(await rows(t)).toEqual(before);
+  },
+);
+
 describe("a shared limit", () => {
   const SHARED: Limits.LimitRequest = {
     name: "global",

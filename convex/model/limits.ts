@@ -72,10 +72,9 @@ export async function check(
   nowMs: number,
   leaveOut: readonly string[] = [],
 ): Promise<LimitDecision> {
-  const shards = request.shared === true ? shardsFor(request) : 1;
+  const shards = shardsOf(request);
   const { weight = 1 } = request;
-  if (!isDecidable(request, request) || (shards > 1 && weight > request.max))
-    throw new AppError("invalid_request", { detail: NO_LIMIT });
+  if (shards > 1 && weight > request.max) throw noLimit();
   if (leaveOut.includes(request.name)) return leftOut(request);
   if (shards === 1) return await ask(ctx, request, keyOf(request), nowMs);
   if (weight > shardPolicy(request, shards - 1, shards).max)
@@ -87,7 +86,16 @@ export async function check(
   return second.ok || second.retryAfterMs < first.retryAfterMs ? second : first;
 }
 
-const NO_LIMIT = "max, windowMs and weight are whole numbers from 1, and no weight is above max.";
+/** Documents that a request's key is spread over. Throws `invalid_request` for what is no limit. */
+function shardsOf(request: LimitRequest): number {
+  if (!isDecidable(request, request)) throw noLimit();
+  return request.shared === true ? shardsFor(request) : 1;
+}
+
+const noLimit = (): AppError =>
+  new AppError("invalid_request", {
+    detail: "max, windowMs and weight are whole numbers from 1, and no weight is above max.",
+  });
 
 /**
  * The decision of a limit that cannot be had and is declared to let through. Nothing is read, so that
@@ -119,9 +127,9 @@ export async function countLeftOut(ctx: MutationCtx, name: string): Promise<void
   await ctx.scheduler.runAfter(0, internal.rateLimit.recordEvent, { bucket, outcome: "degraded" });
 }
 
-/** Forgets a key, so that its next request finds the whole burst. */
+/** Forgets a key, so that its next request finds the whole burst. Throws as `check` does. */
 export async function reset(ctx: MutationCtx, request: LimitRequest): Promise<void> {
-  const shards = request.shared === true ? shardsFor(request) : 1;
+  const shards = shardsOf(request);
   for (let shard = 0; shard < shards; shard++) {
     const row = await load(ctx, shards === 1 ? keyOf(request) : shardKey(keyOf(request), shard));
     if (row !== null) await ctx.db.delete("limits", row._id);
