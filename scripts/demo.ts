@@ -6,7 +6,7 @@ import { NotSeen, World } from "./demo/world";
 import type { Io, Main } from "./main";
 
 /** Between two steps, for whoever reads along. */
-const READING_MS = 3_000;
+const READING_MS = 8_000;
 
 const USAGE = "Usage: npm run demo. It takes no flags, and a minute.";
 const EXIT_INTERRUPTED = 130;
@@ -63,13 +63,14 @@ async function tell({ world, say, io }: Telling): Promise<number> {
   await world.start();
   say(`ready    ${world.siteUrl}`);
   for (const [i, step] of STEPS.entries()) {
+    if (i > 0) await sleep(READING_MS);
+    world.requireOpen();
     io.print(`\n${i + 1}. ${step.title}`);
     await step.run(world, say).catch((error: unknown) => {
       throw new NotSeen(`step ${i + 1}, ${step.title}: ${whyOf(error)}`);
     });
-    await sleep(READING_MS);
-    world.requireOpen();
   }
+  world.requireOpen();
   return 0;
 }
 

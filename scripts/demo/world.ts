@@ -68,6 +68,11 @@ export class World {
     if (this.#isClosed) throw new NotSeen("the demo was ended");
   }
 
+  /** Lets time pass. */
+  async wait(ms: number): Promise<void> {
+    await sleep(ms);
+  }
+
   /** Starts the server on free ports and waits until it answers. */
   async start(): Promise<void> {
     this.requireOpen();
