@@ -3,12 +3,18 @@
  * and others refused. That is done to a host of the run's own, and to nobody's deployment.
  */
 import { knobRow, type SettingName } from "../../src/config/knobs";
-import { type LimitGuard, ROUTE_IDS, type RouteId, routeRow } from "../../src/http/routes";
+import {
+  type LimitGuard,
+  ROUTE_IDS,
+  type RouteId,
+  type RouteRow,
+  routeRow,
+  type Scheme,
+} from "../../src/http/routes";
 import { gmailPush, whatsappDelivery } from "../../src/sim/deliveries";
 import type { Sent } from "./exchange";
-import { JSON_TYPE, maker, type Planned, refusedAs, request } from "./probeParts";
+import { maker, type Planned, refusedAs, request, sound } from "./probeParts";
 import { inParallel, probe, type Probed, type Prober, send } from "./probeRun";
-import { sampleOf } from "./sample";
 import type { Target } from "./target";
 
 interface LimitProbe {
@@ -41,7 +47,10 @@ async function probeLimit(limit: LimitProbe, target: Target, prober: Prober): Pr
   await setVariable(target, knob, smallest);
   try {
     for (let i = 0; i < REQUESTS_MAX; i++) {
-      const sent = await acceptable(limit.id, `${limit.guard.name}-${i}`, { target, limit });
+      const sent = await acceptable(routeRow(limit.id), `${limit.guard.name}-${i}`, {
+        target,
+        limit: limit.guard,
+      });
       if (sent === null) return await probe(planned(limit, null), prober);
       const isLast = i === REQUESTS_MAX - 1;
       if (isLast || (await isRefused(sent, prober)))
@@ -79,39 +88,49 @@ function smallestOf(knob: SettingName): string | null {
 }
 
 /** A request that is accepted and that nobody sent before; null where nobody knows one. */
-async function acceptable(
-  id: RouteId,
+export async function acceptable(
+  row: RouteRow,
   unique: string,
-  { target, limit }: { readonly target: Target; readonly limit: LimitProbe },
+  { target, limit }: { readonly target: Target; readonly limit: LimitGuard },
 ): Promise<Sent | null> {
-  const row = routeRow(id);
-  const nowMs = Date.now();
-  const post = ({ headers, body }: Pick<Sent, "headers"> & { readonly body: string }): Sent =>
-    request(row, { headers, body });
-  if (row.auth.kind === "signature") {
-    const secret = (name: string): string => target.setting(name) ?? "";
-    if (row.auth.scheme === "hub-256")
-      return post(
-        whatsappDelivery({
-          text: "probe",
-          from: "15550000000",
-          id: `wamid.probe.${nowMs}.${unique}`,
-          nowMs,
-          appSecret: secret("WHATSAPP_APP_SECRET"),
-        }),
-      );
-    const token = secret("GMAIL_PUBSUB_VERIFY_TOKEN");
-    const email = `probe+${unique}@example.com`;
-    return post(gmailPush({ email, historyId: String(nowMs), token, nowMs }));
+  switch (row.auth.kind) {
+    case "signature":
+      return request(row, signedDelivery(row.auth.scheme, unique, target));
+    case "none":
+      return sound(row, {});
+    case "token":
+      return null;
+    case "user": {
+      // A limit of one user is used up by that user, any other by a crowd.
+      const user = limit.per === "user" ? `probe-${limit.name}` : `probe-${unique}`;
+      const token = await target.token(user);
+      return token === null ? null : sound(row, { authorization: `Bearer ${token}` });
+    }
   }
-  if (row.body === null || row.auth.kind !== "user") return null;
-  // A limit of one user is used up by that user, any other by a crowd.
-  const user = limit.guard.per === "user" ? `probe-${limit.guard.name}` : `probe-${unique}`;
-  const token = await target.token(user);
-  const body = JSON.stringify(sampleOf(row.body));
-  return token === null
-    ? null
-    : post({ headers: { ...JSON_TYPE, authorization: `Bearer ${token}` }, body });
+}
+
+function signedDelivery(
+  scheme: Scheme,
+  unique: string,
+  target: Target,
+): { readonly headers: Record<string, string>; readonly body: string } {
+  const nowMs = Date.now();
+  const secret = (name: string): string => target.setting(name) ?? "";
+  switch (scheme) {
+    case "hub-256":
+      return whatsappDelivery({
+        text: "probe",
+        from: "15550000000",
+        id: `wamid.probe.${nowMs}.${unique}`,
+        nowMs,
+        appSecret: secret("WHATSAPP_APP_SECRET"),
+      });
+    case "google-push": {
+      const token = secret("GMAIL_PUBSUB_VERIFY_TOKEN");
+      const email = `probe+${unique}@example.com`;
+      return gmailPush({ email, historyId: String(nowMs), token, nowMs });
+    }
+  }
 }
 
 async function setVariable(

@@ -12,6 +12,7 @@ import {
   type Setting,
   signed,
   sound,
+  withQuery,
 } from "./probeParts";
 import { refusedText } from "./sample";
 
@@ -132,8 +133,7 @@ const GUARDS: Readonly<Record<string, (setting: Setting, name: string) => readon
     }
     if (row.query !== null) {
       const [name = "x"] = Object.keys(row.query.shape);
-      const query = `${name}=1&${name}=2`;
-      const sent = request(row, { query });
+      const sent = withQuery(row, `${name}=1&${name}=2`, credentials);
       const title = "with a parameter given twice";
       parts.push(probe({ guard, variant: "query", title, sent, expected }));
     }

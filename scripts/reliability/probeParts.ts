@@ -107,6 +107,20 @@ export function signed(row: RouteRow, body: string, credentials: Credentials): S
     : request(row, { headers: { ...JSON_TYPE, ...headers }, body });
 }
 
+/** A request that its route lets through until its query is read; null where none can be made. */
+export function withQuery(
+  row: RouteRow,
+  query: string,
+  credentials: Credentials,
+): Sent | string | null {
+  if (row.body === null) return request(row, { query });
+  const body = sampleOf(row.body);
+  const sent = body === null ? null : signed(row, JSON.stringify(body), credentials);
+  return sent === null || typeof sent === "string"
+    ? sent
+    : { ...sent, path: `${row.path}?${query}` };
+}
+
 /** A request that fulfils its contracts; null where none can be made. */
 export function sound(
   row: RouteRow,

@@ -3,12 +3,15 @@ import { describe, expect, test } from "vitest";
 import { ERRORS } from "../../src/errors/table";
 import { guardsOf } from "../../src/http/guards";
 import { allowedMethods, ROUTE_IDS, routeRow, type RouteRow } from "../../src/http/routes";
-import { unsentLimits } from "./limitProbes";
+import type { Sent } from "./exchange";
+import { acceptable, unsentLimits } from "./limitProbes";
+import { answersOf } from "./probeAnswers";
 import { credentialsFrom } from "./probeCredentials";
 import { probesOfGuard } from "./probeGuards";
-import { maker } from "./probeParts";
+import { maker, type Planned } from "./probeParts";
 import { planProbes } from "./probePlan";
 import { refusedText, sampleOf } from "./sample";
+import type { Target } from "./target";
 
 const KNOWN = credentialsFrom({
   origin: "https://app.example",
@@ -111,6 +114,21 @@ describe("a route that was added today", () => {
     probesOfGuard(name, refuses, { row, probe, credentials: KNOWN }),
   );
 
+  const SAMPLE = '{"name":"xxx","tags":["x","x"]}';
+  const TARGET: Target = {
+    environment: "embedded",
+    siteUrl: "",
+    cloudUrl: "",
+    adminKey: null,
+    setting: () => null,
+    token: async (user) => `token of ${user}`,
+    close: async () => undefined,
+  };
+  const sentBy = ({ sent }: Planned): Sent => {
+    if (sent === null || typeof sent === "string") throw new Error(`not sent: ${String(sent)}`);
+    return sent;
+  };
+
   test("has its guards probed with requests that fit its own contract", () => {
     const bodies = probes
       .filter(({ guard }) => guard === "identity")
@@ -121,6 +139,44 @@ describe("a route that was added today", () => {
       expect(sent !== null && typeof sent !== "string" ? sent.body?.length : 0).toBe(11);
     const methods = probes.filter(({ guard }) => guard === "method");
     expect(methods).toHaveLength(6 - (allowedMethods(row.path).length - 1));
+  });
+
+  test("with a body and a query has each refused for itself", async () => {
+    const query = z.strictObject({ at: z.string().min(4) });
+    const both: RouteRow = { ...row, query };
+    const setting = { row: both, probe, credentials: KNOWN };
+    const sent = probesOfGuard("contract", ["invalid_request"], setting).map(sentBy);
+    expect(sent.map(({ path, body, headers }) => [path, body, headers])).toEqual([
+      [row.path, "null", { "content-type": "application/json" }],
+      [`${row.path}?at=1&at=2`, SAMPLE, { "content-type": "application/json" }],
+    ]);
+    const limit = { name: "new", per: "user", knobs: [], onFault: "reject" } as const;
+    expect(await acceptable(both, "1", { target: TARGET, limit })).toEqual({
+      method: "POST",
+      path: `${row.path}?at=xxxx`,
+      headers: { "content-type": "application/json", authorization: "Bearer token of probe-new" },
+      body: SAMPLE,
+    });
+  });
+
+  test("that is open and limited has its limit used up by anybody", async () => {
+    const open: RouteRow = { ...row, auth: { kind: "none" } };
+    const limit = { name: "new", per: "everyone", knobs: [], onFault: "reject" } as const;
+    const sent = await acceptable(open, "1", { target: TARGET, limit });
+    expect(sent).toMatchObject({ headers: { "content-type": "application/json" }, body: SAMPLE });
+  });
+
+  test("that asks for a query is asked with one", () => {
+    const query = z.strictObject({ at: z.string().min(4) });
+    const open = { ...row, method: "GET", auth: { kind: "none" }, body: null, query } as const;
+    const answered = { status: 200, description: "", contentType: null, contract: null };
+    const withQuery: RouteRow = { ...open, success: [{ ...answered, headers: [] }] };
+    const setting = { row: withQuery, probe, credentials: KNOWN };
+    const sent = answersOf("health", setting).map(sentBy);
+    expect(sent.map(({ method, path }) => [method, path])).toEqual([
+      ["GET", `${row.path}?at=xxxx`],
+      ["HEAD", `${row.path}?at=xxxx`],
+    ]);
   });
 
   test("with a guard that nobody has taught the probes has a probe that fails", () => {

@@ -70,7 +70,8 @@ export async function send(sent: Sent, prober: Prober, requestId: string): Promi
 }
 
 function unsent(planned: Planned, sent: string | null): Probed {
-  const unknown = "nobody knows how to provoke it: teach scripts/reliability/probeGuards.ts";
+  const unknown =
+    "nobody knows how to provoke it: teach scripts/reliability/probeGuards.ts or limitProbes.ts";
   const result: ProbeResult = {
     ...described(planned),
     // What cannot be sent says nothing; what nobody knows how to send is a hole in the probes.
