@@ -18,6 +18,12 @@ const PARENT_POLL_MS = 500;
 /** A lock whose owner died before noting its process id. */
 const LOCK_UNOWNED_MS_MAX = 10_000;
 
+// Whoever reads may have read enough (`| head -1`): the command goes on to its own end and code.
+for (const stream of [process.stdout, process.stderr])
+  stream.on("error", (error) => {
+    if (error.code !== "EPIPE") throw error;
+  });
+
 const [command = "", ...argv] = process.argv.slice(2);
 process.exitCode = await run(command, argv);
 

@@ -189,3 +189,26 @@ test("a signal reaches the script, which ends in its own way", async () => {
   expect(await outcome).toMatchObject({ code: 0, out: "waiting\ntold\n" });
   rmSync(dir, { recursive: true });
 });
+
+test.each(["stdout", "stderr"] as const)(
+  "a script whose %s nobody reads any more goes on to its own end",
+  async (closed) => {
+    const dir = clone();
+    const words = 'const say = () => { io.print("out"); io.printError("error"); };';
+    const pause = "await new Promise((resolve) => setTimeout(resolve, 20));";
+    writeFileSync(
+      path.join(dir, "scripts/talk.ts"),
+      `export const main = async (argv, io) => { ${words} say(); ${pause} say(); ${pause} return 3; };`,
+    );
+    // Installed before, so that nothing but the script speaks.
+    await run(dir, "run", "scripts/say.ts");
+    const { child, outcome } = start(dir, ["run", "scripts/talk.ts"]);
+    child[closed].destroy();
+    expect(await outcome).toEqual({
+      code: 3,
+      out: closed === "stdout" ? "" : "out\nout\n",
+      errors: closed === "stderr" ? "" : "error\nerror\n",
+    });
+    rmSync(dir, { recursive: true });
+  },
+);
