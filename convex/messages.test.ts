@@ -62,6 +62,17 @@ describe("every public function of messages", () => {
     await refused(call(t.withIdentity({ subject: "" }), threadId, messageId), "unauthorized");
   });
 
+  test.each(calls)(
+    "%s: no identity is misconfigured where nobody can have one",
+    async (_, call) => {
+      const { t, threadId, messageId } = await scene();
+      vi.stubEnv("AUTH_JWKS_URL", "nonsense");
+      await refused(call(t, threadId, messageId), "misconfigured");
+      vi.unstubAllEnvs();
+      await refused(call(t, threadId, messageId), "unauthorized");
+    },
+  );
+
   test.each(calls.slice(2))("%s: a message of another thread is not found", async (_, call) => {
     const { t, threadId, owner } = await scene();
     const elsewhere = await owner.mutation(api.threads.create, {});

@@ -153,3 +153,20 @@ test("the banner gives the addresses, the key, a token and one curl line to try"
   expect(lines).toContain(token);
   expect(decodeJwt(token)).toMatchObject({ sub: "alice", aud: "ballast" });
 });
+
+test("the banner names each setting that is not in use as it was set, and no other", async () => {
+  const dataDir = newDirectory();
+  const settings = async (set: Readonly<Record<string, string>>) => {
+    const { app, started, around } = await surroundings(dataDir, set);
+    const lines = await app.banner(started, dataDir, around.notes);
+    const first = lines.findIndex((line) => line.startsWith("  Settings "));
+    return first === -1 ? [] : lines.slice(first, lines.indexOf("", first));
+  };
+  expect(await settings({ TOOL_JOB_MAX_PER_RUN: "4", CIRCUIT_SERPER_THRESHOLD: "" })).toEqual([]);
+  expect(
+    await settings({ TOOL_JOB_MAX_PER_RUN: "abc", ALLOWED_ORIGINS: "everybody's-secret" }),
+  ).toEqual([
+    expect.stringMatching(/^ {2}Settings {6}ALLOWED_ORIGINS .*; in use: nothing: /),
+    "                TOOL_JOB_MAX_PER_RUN is not a whole number from 1 to 20; in use: 3",
+  ]);
+});

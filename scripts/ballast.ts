@@ -2,6 +2,7 @@ import { randomBytes } from "node:crypto";
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { KNOB_NAMES } from "../src/config/knobs";
+import { configWarnings } from "../src/config/read";
 import type { HostApp } from "../src/host/cli";
 import { openIssuer } from "../src/host/devIssuer";
 import type { Environment } from "../src/host/env";
@@ -54,6 +55,7 @@ async function banner(
     `  Data          ${dataDir}`,
     `  Admin key     ${adminKey}`,
     ...notes.map((note) => `  ${note}`),
+    ...settings(environment),
     "",
     ...(token === null
       ? ["Chat with a token of your identity provider:"]
@@ -66,6 +68,15 @@ async function banner(
     `curl -N ${siteUrl}/api/chat -H 'Content-Type: application/json' -H 'Authorization: Bearer ${token ?? "…"}' -d '${body}'`,
     "",
   ];
+}
+
+/** Whoever mistypes a variable is told before they wonder why it changes nothing. */
+function settings(environment: Environment): readonly string[] {
+  const env = Object.fromEntries(KNOB_NAMES.map((name) => [name, environment.get(name)]));
+  return configWarnings(env).map(
+    ({ name, problem, used }, i) =>
+      `  ${(i === 0 ? "Settings" : "").padEnd(12)}  ${name} ${problem}; in use: ${used}`,
+  );
 }
 
 interface Part {

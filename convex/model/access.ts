@@ -1,14 +1,20 @@
+import { env } from "../../src/config/env";
+import { requireSignIn } from "../../src/config/signIn";
 import { AppError } from "../../src/errors/appError";
 import type { Doc, Id } from "../_generated/dataModel";
 import type { ActionCtx, MutationCtx, QueryCtx } from "../_generated/server";
 
 type AnyCtx = Pick<QueryCtx | MutationCtx | ActionCtx, "auth">;
 
-/** The caller's user id. Throws `unauthorized` for a caller without an identity. */
+/**
+ * The caller's user id. Throws `unauthorized` for a caller without an identity, `misconfigured`
+ * where nobody can have one.
+ */
 export async function requireUserId(ctx: AnyCtx): Promise<string> {
   const identity = await ctx.auth.getUserIdentity();
-  if (identity === null || identity.subject === "") throw new AppError("unauthorized");
-  return identity.subject;
+  if (identity !== null && identity.subject !== "") return identity.subject;
+  requireSignIn(env);
+  throw new AppError("unauthorized");
 }
 
 /**

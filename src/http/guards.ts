@@ -33,7 +33,7 @@ export function guardsOf(row: RouteRow): readonly Guard[] {
     guards.push(before(`signature ${row.auth.scheme}`, "forbidden", "misconfigured"));
   if (row.body !== null) guards.push(before("JSON", "invalid_json"));
   if (row.body !== null || row.query !== null) guards.push(before("contract", "invalid_request"));
-  if (row.auth.kind === "user") guards.push(before("identity", "unauthorized"));
+  if (row.auth.kind === "user") guards.push(before("identity", "unauthorized", "misconfigured"));
   if (row.auth.kind === "token") guards.push(before("token", "forbidden", "misconfigured"));
   for (const { name, onFault } of row.guards)
     guards.push({ name: `limit ${name}`, refuses: LIMIT_CODES, onFault, where: "transaction" });

@@ -262,6 +262,18 @@ describe("identity", () => {
     }
   });
 
+  test.each([
+    { AUTH_JWKS_URL: "nonsense" },
+    { AUTH_ISSUER: "https://issuer.example" },
+    { AUTH_JWKS_URL: "https://issuer.example/keys" },
+  ])("is misconfigured where no token can be checked: %j", async (env) => {
+    const { send, steps } = testSite({ identity: null, env });
+    expect(await codeOf(await send(at("/api/chat", post(CHAT))))).toBe("misconfigured");
+    expect(steps).toEqual(["identity"]);
+    const known = testSite({ env });
+    expect((await known.send(at("/api/chat", post(CHAT)))).status).toBe(200);
+  });
+
   test("is asked for on every user route and on no other", async () => {
     for (const id of ROUTE_IDS) {
       const { path, method, auth } = routeRow(id);

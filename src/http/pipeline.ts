@@ -6,6 +6,7 @@
 import type * as z from "zod";
 import type { Env } from "../config/env";
 import { readKnob } from "../config/read";
+import { requireSignIn } from "../config/signIn";
 import { AppError } from "../errors/appError";
 import { parseJson, readBytes, requireDeclaredLength, requireJson } from "./bodies";
 import { type Client, clientOf, UNKNOWN_CLIENT } from "./clientAddress";
@@ -83,7 +84,7 @@ export async function passGuards<Ctx extends PipelineCtx, Id extends RouteId>(
   const json = row.body === null ? null : parseJson(bytes);
   const body = row.body === null ? null : parseContract(row.body, json);
   const query = row.query === null ? null : parseContract(row.query, queryObject(url.searchParams));
-  const identity = row.auth.kind === "user" ? await identify(ctx) : null;
+  const identity = row.auth.kind === "user" ? await identify(ctx, env) : null;
   const client = await clientFor(row, incoming);
   const call = {
     request,
@@ -114,11 +115,12 @@ async function receive(row: RouteRow, request: Request): Promise<Uint8Array<Arra
   return await readBytes(request.body, row.bodyBytesMax);
 }
 
-async function identify(ctx: PipelineCtx): Promise<Identity> {
+async function identify(ctx: PipelineCtx, env: Env): Promise<Identity> {
   const identity = await identityOf(ctx);
   // A token without a subject is somebody's, but nobody's we can tell from another.
-  if (identity === null || identity.subject === "") throw new AppError("unauthorized");
-  return identity;
+  if (identity !== null && identity.subject !== "") return identity;
+  requireSignIn(env);
+  throw new AppError("unauthorized");
 }
 
 /** A token that the platform cannot parse makes the read throw; to us it is no token. */
