@@ -9,7 +9,8 @@ import * as Budgets from "./model/budgets";
 import { outcomeKind } from "./model/permit";
 import * as Refusals from "./model/refusals";
 import * as Streams from "./model/streams";
-import { beginTurn, PROVIDER_OF, turnRequest, type TurnVerdict } from "./model/turnAdmission";
+import { beginTurn, turnRequest, type TurnVerdict } from "./model/turnAdmission";
+import { PROVIDER_OF } from "./model/turnRoutes";
 import * as Threads from "./model/threads";
 import * as Turns from "./model/turns";
 

@@ -194,7 +194,9 @@ export const fail = internalMutation({
     ctx,
     { cache, error = "", fence, jobId, retryable = true, wantsNext = false, ...said },
   ) => {
-    const errorCode = (said.errorCode ?? error).slice(0, ERROR_CHARS_MAX);
+    const errorCode = (
+      said.errorCode === undefined || said.errorCode === "" ? error : said.errorCode
+    ).slice(0, ERROR_CHARS_MAX);
     if (errorCode === "") throw new AppError("invalid_request", { detail: "Say what failed." });
     const ended = { jobId, fence, errorCode, retryable, wantsNext };
     const { claimedAtMs, ...outcome } = await ToolJobs.fail(ctx, ended);

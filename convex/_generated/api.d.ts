@@ -87,6 +87,8 @@ import type * as model_toolJobs from "../model/toolJobs.js";
 import type * as model_toolResults from "../model/toolResults.js";
 import type * as model_toolTables from "../model/toolTables.js";
 import type * as model_turnAdmission from "../model/turnAdmission.js";
+import type * as model_turnBudget from "../model/turnBudget.js";
+import type * as model_turnRoutes from "../model/turnRoutes.js";
 import type * as model_turns from "../model/turns.js";
 import type * as model_webhookAdmission from "../model/webhookAdmission.js";
 import type * as model_whatsappMessages from "../model/whatsappMessages.js";
@@ -184,6 +186,8 @@ declare const fullApi: ApiFromModules<{
   "model/toolResults": typeof model_toolResults;
   "model/toolTables": typeof model_toolTables;
   "model/turnAdmission": typeof model_turnAdmission;
+  "model/turnBudget": typeof model_turnBudget;
+  "model/turnRoutes": typeof model_turnRoutes;
   "model/turns": typeof model_turns;
   "model/webhookAdmission": typeof model_webhookAdmission;
   "model/whatsappMessages": typeof model_whatsappMessages;

@@ -1,5 +1,6 @@
 import { sampledIncrement } from "../../src/core/sampling";
 import { MINUTE } from "../../src/core/time";
+import type { ErrorData } from "../../src/errors/appError";
 import { internal } from "../_generated/api";
 import type { Id } from "../_generated/dataModel";
 import type { MutationCtx, QueryCtx } from "../_generated/server";
@@ -15,6 +16,13 @@ export interface Refusal {
   readonly reason?: string;
   /** Who tells, where it is not the guard itself. */
   readonly source?: string;
+}
+
+/** What a guard refuses with, and what that is counted as. */
+export interface Refused {
+  readonly ok: false;
+  readonly error: ErrorData;
+  readonly counted: Pick<Refusal, "bucket" | "outcome">;
 }
 
 /** Rows of one refusal and minute that are made before any of them is counted up. */

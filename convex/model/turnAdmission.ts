@@ -2,21 +2,21 @@ import { type Infer, v } from "convex/values";
 import { frameData } from "../../src/channels/chat/events";
 import { env } from "../../src/config/env";
 import { readKnob } from "../../src/config/read";
-import { utf8Bytes } from "../../src/core/bytes";
-import { DAY } from "../../src/core/time";
 import type { ErrorData } from "../../src/errors/appError";
 import type { Doc, Id } from "../_generated/dataModel";
 import type { MutationCtx } from "../_generated/server";
 import { findThread } from "./access";
 import * as Admission from "./admission";
 import * as Budgets from "./budgets";
-import { modelClass, storedToolCall } from "./chatTables";
+import { storedToolCall } from "./chatTables";
 import * as Claims from "./claims";
 import * as Duplicates from "./duplicates";
 import * as Limits from "./limits";
 import * as Messages from "./messages";
 import * as Refusals from "./refusals";
 import * as Streams from "./streams";
+import { type Budget, checkBudget, TOKEN_BUDGET, withoutBudget } from "./turnBudget";
+import { type ChatRoute, chatRoute, checkRoute, type Model, type RouteVerdict } from "./turnRoutes";
 import * as Turns from "./turns";
 
 /** What a caller asks for: a new message, or an answer to the one sent last. */
@@ -33,14 +33,6 @@ export const turnRequest = v.object({
   addressKey: v.optional(v.string()),
 });
 export type TurnRequest = Infer<typeof turnRequest>;
-
-const chatRoute = v.object({
-  providerId: v.union(v.literal("openrouter_chat_primary"), v.literal("openrouter_chat_secondary")),
-  routeId: v.union(v.literal("primary"), v.literal("secondary")),
-  modelClass,
-  modelId: v.string(),
-});
-export type ChatRoute = Infer<typeof chatRoute>;
 
 /** An admitted turn as it is handed to the action that runs it. */
 export const admittedTurn = v.object({
@@ -186,12 +178,6 @@ async function findTarget(
 
 const IN_PROGRESS_RETRY_MS = 2_000;
 
-type Model = Pick<ChatRoute, "modelClass"> & {
-  readonly primary: string;
-  readonly secondary: string;
-};
-
-/** A class, one of the allowed models, or nothing for the default class. */
 function chooseModel(modelId: string | undefined): Model | TurnVerdict {
   const fallback = readKnob(env, "CHAT_DEFAULT_MODEL_CLASS") === "fast" ? "fast" : "agent";
   const modelClass = modelId === "fast" || modelId === "agent" ? modelId : fallback;
@@ -222,14 +208,7 @@ type LimitsVerdict =
       readonly decisions: Limits.LimitDecision[];
       readonly info: Limits.LimitDecision["info"];
     }
-  | Refusal;
-
-/** A refusal by a guard, and what it is counted as. */
-interface Refusal {
-  readonly ok: false;
-  readonly error: ErrorData;
-  readonly counted: { readonly bucket: string; readonly outcome: string };
-}
+  | Refusals.Refused;
 
 async function checkLimits(
   ctx: MutationCtx,
@@ -301,107 +280,9 @@ async function boundedHistory(
   });
 }
 
-/** Bytes of English text per token, as a rule of thumb: reservations are trued up at settlement. */
-const BYTES_PER_TOKEN = 4;
-/** Tokens of an answer reserved before anything is known of it. */
-const ANSWER_TOKENS_RESERVED = 1_000;
-
-const TOKEN_BUDGET = "chat_tokens_day";
-
-type Budget =
-  | {
-      readonly ok: true;
-      readonly source: "exact" | "degraded";
-      readonly reservation: {
-        readonly userId: string;
-        readonly day: string;
-        readonly tokens: number;
-      };
-    }
-  | Refusal;
-
-async function checkBudget(
-  ctx: MutationCtx,
-  userId: string,
-  history: readonly Messages.HistoryMessage[],
-  nowMs: number,
-): Promise<Budget> {
-  const bytes = history.reduce((sum, { content }) => sum + utf8Bytes(content), 0);
-  const tokens = Math.ceil(bytes / BYTES_PER_TOKEN) + ANSWER_TOKENS_RESERVED;
-  const day = Budgets.dayOf(nowMs);
-  const limit = readKnob(env, "CHAT_TOKENS_PER_DAY");
-  const used = (await Budgets.load(ctx, userId, day))?.tokens ?? 0;
-  if (used + tokens <= limit)
-    return { ok: true, source: "exact", reservation: { userId, day, tokens } };
-  const resetMs = Budgets.untilNextDayMs(nowMs);
-  return {
-    ok: false,
-    counted: { bucket: TOKEN_BUDGET, outcome: "blocked" },
-    error: {
-      code: "rate_limited",
-      detail: "Today's token budget is spent.",
-      retryAfterMs: resetMs,
-      limit: {
-        name: TOKEN_BUDGET,
-        limit,
-        windowMs: DAY,
-        remaining: Math.max(0, limit - used),
-        resetMs,
-      },
-    },
-  };
-}
-
-/** Reserves nothing: what the turn spends is charged to the day when it is settled. */
-const withoutBudget = (userId: string, nowMs: number): Budget => ({
-  ok: true,
-  source: "degraded",
-  reservation: { userId, day: Budgets.dayOf(nowMs), tokens: 0 },
-});
-
-type RouteVerdict =
-  | {
-      readonly ok: true;
-      readonly route: ChatRoute;
-      readonly fallback: ChatRoute | null;
-      readonly grant: Admission.Grant;
-    }
-  | Refusal;
-
-/** The primary route, or the secondary where the primary's circuit is open or its pool full. */
-async function checkRoute(
-  ctx: MutationCtx,
-  model: Model,
-  holder: string,
-  nowMs: number,
-): Promise<RouteVerdict> {
-  const routes = (["primary", "secondary"] as const).map((routeId): ChatRoute => {
-    const providerId = PROVIDER_OF[routeId];
-    return { providerId, routeId, modelClass: model.modelClass, modelId: model[routeId] };
-  });
-  let soonest: Admission.Refusal | null = null;
-  for (const [i, route] of routes.entries()) {
-    const grant = await Admission.checkProvider(ctx, { provider: route.providerId, holder }, nowMs);
-    if (grant.ok) return { ok: true, route, fallback: routes[i + 1] ?? null, grant };
-    if (soonest === null || grant.retryAfterMs < soonest.retryAfterMs) soonest = grant;
-  }
-  if (soonest === null) throw new Error("a chat has at least one route");
-  const { code, provider, reason, retryAfterMs } = soonest;
-  return {
-    ok: false,
-    error: { code, retryAfterMs },
-    counted: { bucket: provider, outcome: reason },
-  };
-}
-
-export const PROVIDER_OF = {
-  primary: "openrouter_chat_primary",
-  secondary: "openrouter_chat_secondary",
-} as const;
-
 async function count(
   ctx: MutationCtx,
-  { counted, error }: Refusal,
+  { counted, error }: Refusals.Refused,
   nowMs: number,
 ): Promise<TurnVerdict> {
   await Refusals.count(ctx, counted, nowMs);
