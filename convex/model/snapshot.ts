@@ -41,7 +41,10 @@ export async function take(
   }));
   const truncated = [...reading.truncated].sort();
   const found: VerdictInput = {
-    ...readingsOf(seen, reading),
+    ...readingsOf(seen),
+    bulkheads: Guards.poolReadings(seen.pools, reading.nowMs)
+      .filter(({ pool }) => isProvider(pool))
+      .map((one) => ({ ...one, ...Limits.poolRefusals(one.pool, refused, reading) })),
     limiters: Limits.limiterReadings(refused, reading),
     config: warnings,
     served,
@@ -102,12 +105,8 @@ async function read(ctx: QueryCtx, reading: Reading) {
 }
 
 /** What a verdict takes from the sections as they stand. */
-const readingsOf = (
-  { alerts, chatStreams, circuits, jobs, pools, webhookInbox }: Seen,
-  { nowMs }: Reading,
-) => ({
+const readingsOf = ({ alerts, chatStreams, circuits, jobs, webhookInbox }: Seen) => ({
   breakers: Guards.breakerReadings(circuits),
-  bulkheads: Guards.poolReadings(pools, nowMs).filter(({ pool }) => isProvider(pool)),
   queues: jobs.queues,
   deadLetters: jobs.section.byStatus.deadLetter,
   webhooks: { ...webhookInbox, deadLetters: webhookInbox.deadLetter },

@@ -114,8 +114,11 @@ export function bulkheads(pools: Pools, nowMs: number): Infer<typeof bulkheadSec
   };
 }
 
-/** Pools as a verdict looks at them: a slot beyond a size that was lowered is none of its places. */
-export const poolReadings = (pools: Pools, nowMs: number): VerdictInput["bulkheads"] =>
+/** A pool as it is now: a slot beyond a size that was lowered is none of its places. */
+export const poolReadings = (
+  pools: Pools,
+  nowMs: number,
+): Pick<VerdictInput["bulkheads"][number], "pool" | "inFlight" | "limit">[] =>
   [...poolSizes()].map(([pool, limit]) => ({
     pool,
     inFlight: (pools.get(pool) ?? []).filter(({ e, i }) => e > nowMs && i < limit).length,

@@ -49,10 +49,9 @@ export function limiterReadings(
   { byBucketOutcome }: Pick<Refused, "byBucketOutcome">,
   { minutes }: Reading,
 ): VerdictInput["limiters"] {
-  const scale = Math.max(1, minutes / RULE_WINDOW_MINUTES_MAX);
   const usual = (bucket: string, outcome: string): number => {
     const rule = LIMITER_RULES.find((one) => one.bucket === bucket && one.outcome === outcome);
-    return rule === undefined ? Infinity : Math.ceil(rule.threshold * scale) - 1;
+    return rule === undefined ? Infinity : fewerThan(rule.threshold, minutes);
   };
   return [...new Set(LIMITER_RULES.map(({ bucket }) => bucket))].map((bucket) => ({
     bucket,
@@ -62,3 +61,20 @@ export function limiterReadings(
     contendedMax: usual(bucket, "contention_fallback"),
   }));
 }
+
+/** The most that is below a threshold in a window of some length. */
+const fewerThan = (threshold: number, minutes: number): number =>
+  Math.ceil(threshold * Math.max(1, minutes / RULE_WINDOW_MINUTES_MAX)) - 1;
+
+/** Refusals by one full pool that are too many, as those of the chat's limit are. */
+const POOL_REFUSALS_MIN = 25;
+
+/** What a pool refused: it may have room at this moment and turn most calls away all the same. */
+export const poolRefusals = (
+  pool: string,
+  { byBucketOutcome }: Pick<Refused, "byBucketOutcome">,
+  { minutes }: Reading,
+): { readonly refused: number; readonly refusedMax: number } => ({
+  refused: byBucketOutcome[`${pool}:bulkhead_saturated`] ?? 0,
+  refusedMax: fewerThan(POOL_REFUSALS_MIN, minutes),
+});

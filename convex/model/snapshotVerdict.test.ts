@@ -7,6 +7,7 @@ import { internal } from "../_generated/api";
 import type { MutationCtx } from "../_generated/server";
 import * as Alerts from "./alerts";
 import * as Metrics from "./metrics";
+import * as Refusals from "./refusals";
 import * as CacheCounts from "./toolCacheCounts";
 
 useStillClock();
@@ -80,6 +81,16 @@ const TROUBLES: Readonly<Record<string, Trouble>> = {
   "a bulkhead without a free slot": {
     env: { BULKHEAD_SERPER_MAX_CONCURRENT: "1" },
     make: (t) => t.mutation(internal.circuitBreaker.checkGate, { provider: SERPER }),
+    verdict: "degraded",
+    causes: [`bulkhead_saturated:${SERPER}`],
+    command: `${RUN} bulkhead:listInFlightByProvider '{"provider":"${SERPER}"}'`,
+  },
+  "a bulkhead that turned many away and has room again": {
+    make: (t) =>
+      within(t, async (ctx) => {
+        const refusal = { bucket: SERPER, outcome: "bulkhead_saturated" };
+        for (let i = 0; i < 25; i++) await Refusals.count(ctx, refusal, START_MS);
+      }),
     verdict: "degraded",
     causes: [`bulkhead_saturated:${SERPER}`],
     command: `${RUN} bulkhead:listInFlightByProvider '{"provider":"${SERPER}"}'`,

@@ -16,6 +16,9 @@ interface PoolReading {
   readonly pool: string;
   readonly inFlight: number;
   readonly limit: number;
+  /** Calls of the window that found every slot held, and how many of them are usual. */
+  readonly refused: number;
+  readonly refusedMax: number;
 }
 
 export interface QueueReading {

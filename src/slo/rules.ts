@@ -93,17 +93,23 @@ const nobodyServes = (breakers: readonly BreakerReading[], service: string): boo
     .every(({ state }) => state !== "closed" && state !== "metrics_only");
 
 const bulkheads: Rule = ({ bulkheads: pools }) =>
-  pools
-    .filter(({ inFlight, limit }) => inFlight >= limit)
-    .map(({ pool, inFlight, limit }) => ({
-      id: `bulkhead_saturated:${pool}`,
-      severity: "degraded",
-      section: "bulkheads",
-      detail: `${pool}: ${inFlight} of ${limit} slots are taken, so further calls are refused.`,
-      playbook: "bulkhead",
-      what: `See whether ${pool} stays full, and why its calls take so long.`,
-      command: run("bulkhead:listInFlightByProvider", { provider: pool }),
-    }));
+  pools.flatMap(({ pool, inFlight, limit, refused, refusedMax }) => {
+    const isFull = inFlight >= limit;
+    if (!isFull && refused <= refusedMax) return [];
+    return [
+      {
+        id: `bulkhead_saturated:${pool}`,
+        severity: "degraded",
+        section: "bulkheads",
+        detail: isFull
+          ? `${pool}: ${inFlight} of ${limit} slots are taken, so further calls are refused.`
+          : `${pool}: ${refused} calls were refused because all ${limit} slots were taken.`,
+        playbook: "bulkhead",
+        what: `See whether ${pool} stays full, and why its calls take so long.`,
+        command: run("bulkhead:listInFlightByProvider", { provider: pool }),
+      },
+    ];
+  });
 
 const queues: Rule = ({ queues: all }, limits) =>
   all.flatMap((queue) => {

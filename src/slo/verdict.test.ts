@@ -78,10 +78,21 @@ const CASES: readonly (readonly [string, Partial<VerdictInput>, Verdict, readonl
     "degraded",
     ["circuit_metrics_only:openrouter_chat_secondary", "circuit_open:openrouter_chat_primary"],
   ],
-  ["a pool with one slot left", { bulkheads: [{ pool: "p", inFlight: 7, limit: 8 }] }, "ok", []],
+  [
+    "a pool with one slot left",
+    { bulkheads: [{ pool: "p", inFlight: 7, limit: 8, refused: 24, refusedMax: 24 }] },
+    "ok",
+    [],
+  ],
+  [
+    "a pool that turned many away and has room now",
+    { bulkheads: [{ pool: "p", inFlight: 0, limit: 8, refused: 25, refusedMax: 24 }] },
+    "degraded",
+    ["bulkhead_saturated:p"],
+  ],
   [
     "a full pool",
-    { bulkheads: [{ pool: "p", inFlight: 8, limit: 8 }] },
+    { bulkheads: [{ pool: "p", inFlight: 8, limit: 8, refused: 0, refusedMax: 24 }] },
     "degraded",
     ["bulkhead_saturated:p"],
   ],
