@@ -1,22 +1,19 @@
 import { convexToJson, type Value } from "convex/values";
-import { nextRunMs, type Schedule } from "../../../src/host/cronTime";
-import {
-  fieldAt,
-  isArray,
-  isObject,
-  mayHoldPlaceholder,
-  resolvePlaceholders,
-  type Json,
-  type JsonObject,
-} from "../../../src/host/json";
+import { nextRunMs } from "../../../src/host/cronTime";
+import type { Json, JsonObject } from "../../../src/host/json";
 import { Component, type Definition, type RegisteredFunction } from "./app";
 import { Usage } from "./billing";
 import { Clock } from "./clock";
+import { multiply } from "./copies";
+import { cronsOf } from "./crons";
 import { enterWorld } from "./globals";
+import { History, resolved } from "./history";
+import { type Job, setState, stateOf } from "./jobs";
 import { seededRandom, type Random } from "./random";
+import { newStats, type OperationStats } from "./stats";
 import { crossing, frames, resultOf, type Frame, type FrameHost } from "./syscalls";
-import { StoredDocument, type Table } from "./tables";
-import { Origin, Transaction, type Write } from "./transaction";
+import { StoredDocument } from "./tables";
+import { Origin, Transaction } from "./transaction";
 
 /** Start of simulated time: an ordinary minute of an ordinary day. */
 export const START_MS = Date.UTC(2026, 0, 5, 12, 2, 0, 0);
@@ -27,10 +24,6 @@ const BACKOFF_BASE_MS = 100;
 const CLIENT_BACKOFF_MAX_MS = 2_000;
 const SCHEDULED_BACKOFF_MAX_MS = 60_000;
 const SCHEDULED_AT_ONCE_MAX = 256;
-/** Commits kept to compare with; no transaction stays open for longer than that many. */
-const COMMITS_KEPT = 4_000;
-const NANOSECONDS_PER_MILLISECOND = 1_000_000n;
-
 export interface BackendOptions {
   /** How long a transaction takes from its begin to its commit. 0 runs one after the other. */
   readonly transactionMs: number;
@@ -56,27 +49,6 @@ export interface Call {
   outcome: "running" | "done" | "conflict" | "failed";
 }
 
-/** What one top-level mutation came to, over all its operations. */
-export interface OperationStats {
-  readonly label: string;
-  operations: number;
-  attempts: number;
-  conflicts: number;
-  /** Given up by the platform after its retries. */
-  terminal: number;
-  /** From the call to the commit, retries included. */
-  readonly latenciesMs: number[];
-  /** Which index ranges conflicted, and how often. */
-  readonly hot: Map<string, number>;
-}
-
-interface Job {
-  readonly table: Table;
-  readonly id: string;
-  readonly hops: number;
-  readonly isCron: boolean;
-}
-
 interface Cause {
   readonly hops: number;
   readonly job: Job | null;
@@ -84,14 +56,6 @@ interface Cause {
 }
 const FROM_CLIENT: Cause = { hops: 0, job: null, isCron: false };
 const FROM_CRON: Cause = { hops: 0, job: null, isCron: true };
-
-interface CronSpec {
-  readonly name: string;
-  readonly args: readonly Json[];
-  readonly schedule: Schedule;
-}
-const isCrons = (crons: unknown): crons is { export(): string } =>
-  typeof crons === "object" && crons !== null && "export" in crons;
 
 /** A function of the harness that stands in for one of the app. */
 export type StandIn = (args: JsonObject) => Promise<void>;
@@ -118,9 +82,7 @@ export class Backend {
   readonly #options: BackendOptions;
   readonly #origin: Origin;
   readonly #standIns = new Map<string, StandIn>();
-  /** The latest commits, by their numbers: two may fall on one moment. */
-  readonly #commits: { readonly number: number; readonly writes: readonly Write[] }[] = [];
-  #committed = 0;
+  readonly #history = new History();
   readonly #host: FrameHost;
   readonly #causes = new WeakMap<Frame, Cause>();
   readonly #waitingJobs: (() => void)[] = [];
@@ -184,7 +146,7 @@ export class Backend {
   /** Runs the app's crons for some time, and nothing else. */
   async runCrons(forMs: number): Promise<void> {
     const endMs = this.clock.nowMs + forMs;
-    for (const [name, { fn, args, schedule }] of this.crons()) {
+    for (const [name, { fn, args, schedule }] of cronsOf(this.app)) {
       let atMs = nextRunMs(name, schedule, this.clock.nowMs, null);
       for (; atMs < endMs; atMs = nextRunMs(name, schedule, atMs, atMs)) {
         this.clock.at(atMs, () => {
@@ -199,16 +161,6 @@ export class Backend {
   async runCron(fn: RegisteredFunction, args: Json): Promise<void> {
     await this.#start(fn, args, FROM_CRON);
     await this.clock.idle();
-  }
-
-  crons(): [string, { fn: RegisteredFunction; args: Json; schedule: Schedule }][] {
-    const crons = this.app.module("crons")?.["default"];
-    if (!isCrons(crons)) throw new Error("The app has no crons.");
-    const specs = JSON.parse(crons.export()) as Record<string, CronSpec>;
-    return Object.entries(specs).map(([name, { args, schedule, name: path }]) => [
-      name,
-      { fn: this.app.function(path), args: args[0] ?? {}, schedule },
-    ]);
   }
 
   /** Puts documents in place without a call. */
@@ -227,22 +179,10 @@ export class Backend {
    * the originals do, and every time in them is `stepMs` earlier than in the round before.
    */
   multiply(tableNames: readonly string[], times: number, stepMs: number): void {
-    const originals = tableNames
+    const tables = tableNames
       .map((name) => this.app.tables.find(name))
-      .filter((table) => table !== undefined)
-      .map((table) => ({ table, documents: [...table.documents.values()] }));
-    for (let round = 1; round <= times; round++) {
-      const ids = new Map<string, string>();
-      for (const { documents, table } of originals)
-        for (const { id } of documents) ids.set(id, this.#origin.newId(table));
-      const copy = (value: Json): Json => copied(value, ids, round * stepMs);
-      for (const { documents, table } of originals) {
-        for (const document of documents) {
-          const id = ids.get(document.id) ?? "";
-          table.put(id, new StoredDocument(table, id, copy(document.value) as JsonObject));
-        }
-      }
-    }
+      .filter((table) => table !== undefined);
+    multiply(tables, { times, stepMs }, (table) => this.#origin.newId(table));
   }
 
   /** The documents of one of the app's tables. */
@@ -253,22 +193,14 @@ export class Backend {
   /** Lets go of everything but the statistics. */
   forget(): void {
     this.calls.length = 0;
-    this.#commits.length = 0;
+    this.#history.forget();
     for (const component of this.app.all()) component.tables.clear();
   }
 
   statsOf(label: string): OperationStats {
     let stats = this.stats.get(label);
     if (stats === undefined) {
-      stats = {
-        label,
-        operations: 0,
-        attempts: 0,
-        conflicts: 0,
-        terminal: 0,
-        latenciesMs: [],
-        hot: new Map(),
-      };
+      stats = newStats(label);
       this.stats.set(label, stats);
     }
     return stats;
@@ -307,7 +239,8 @@ export class Backend {
       const { result, seen, transaction } = await this.#execute({ fn, args, cause, call });
       await this.#takeTime();
       if (result instanceof Error) return this.#finish(call, result);
-      const hot = transaction.isReadOnly ? null : this.#conflictSince(transaction, seen);
+      const isAlone = transaction.isReadOnly || this.#options.transactionMs === 0;
+      const hot = isAlone ? null : this.#history.conflictSince(transaction, seen);
       if (hot === null) {
         this.#commit(transaction);
         stats.latenciesMs.push(this.clock.nowMs - beganMs);
@@ -363,7 +296,7 @@ export class Backend {
       release = resolve;
     });
     await before;
-    const seen = this.#committed;
+    const seen = this.#history.committed;
     const transaction = new Transaction(this.#origin, this.clock.nowMs, call.usage);
     try {
       if (cause.job !== null && fn.kind === "mutation") setState(transaction, cause.job, "success");
@@ -481,22 +414,7 @@ export class Backend {
     const writes = transaction.commit().map((write) => resolved(write, atMs));
     for (const { table, id, after } of writes) table.put(id, after);
     for (const effect of transaction.onCommit) effect();
-    if (writes.length === 0) return;
-    this.#committed += 1;
-    this.#commits.push({ number: this.#committed, writes });
-    if (this.#commits.length > COMMITS_KEPT) this.#commits.splice(0, COMMITS_KEPT / 2);
-  }
-
-  /** What a transaction depends on that commits after the ones it saw have changed. */
-  #conflictSince(transaction: Transaction, seen: number): string | null {
-    if (this.#options.transactionMs === 0) return null;
-    for (let i = this.#commits.length - 1; i >= 0; i--) {
-      const commit = this.#commits[i];
-      if (commit === undefined || commit.number <= seen) return null;
-      const hot = transaction.conflict(commit.writes);
-      if (hot !== null) return hot;
-    }
-    return null;
+    this.#history.add(writes);
   }
 
   async #takeTime(): Promise<void> {
@@ -523,42 +441,4 @@ export class Backend {
     if (result instanceof Error) throw result;
     return result;
   }
-}
-
-function setState(
-  transaction: Transaction,
-  { table, id }: Pick<Job, "table" | "id">,
-  kind: string,
-): void {
-  const job = transaction.view(table, id, false);
-  if (job === null) throw new Error("A scheduled function has its row.");
-  transaction.patch(table, id, { state: { kind } });
-}
-
-/** Numbers as large as these are times of this century, in milliseconds. */
-const TIME_MIN_MS = Date.UTC(2020, 0);
-
-function copied(value: Json, ids: ReadonlyMap<string, string>, earlierMs: number): Json {
-  if (typeof value === "string") return ids.get(value) ?? value;
-  if (typeof value === "number") return value > TIME_MIN_MS ? value - earlierMs : value;
-  if (isArray(value)) return value.map((item) => copied(item, ids, earlierMs));
-  if (!isObject(value)) return value;
-  return Object.fromEntries(
-    Object.entries(value).map(([field, inner]) => [field, copied(inner, ids, earlierMs)]),
-  );
-}
-
-function stateOf({ table, id }: Job): string {
-  const job = table.documents.get(id);
-  const kind = job === undefined ? undefined : fieldAt(job.value, ["state", "kind"]);
-  return typeof kind === "string" ? kind : "";
-}
-
-/** The write with the commit's time where the function left a placeholder for it. */
-function resolved(write: Write, atMs: number): Write {
-  const { after, id, table } = write;
-  if (after === null || table.isSystem || !mayHoldPlaceholder(after.text)) return write;
-  const ns = BigInt(Math.floor(atMs * 1_000)) * (NANOSECONDS_PER_MILLISECOND / 1_000n);
-  const value = resolvePlaceholders(after.value, ns) as JsonObject;
-  return { ...write, after: new StoredDocument(table, id, value) };
 }

@@ -2,6 +2,7 @@ import { readKnob } from "../../../src/config/read";
 import { env } from "../../../src/config/env";
 import { DAY, HOUR, MINUTE } from "../../../src/core/time";
 import { Backend } from "../engine/backend";
+import { cronsOf } from "../engine/crons";
 import { atMost, type Bench, type Figure, type Row } from "../figures";
 import { COUNTED, simulated } from "../loads";
 import {
@@ -91,7 +92,7 @@ async function retention(bench: Bench): Promise<readonly Figure[]> {
     from = backend.calls.length;
     // What was not over is ended by the first run, alerts about it by the next, and deleted by a later.
     for (let run = 0; run < 3; run++) {
-      for (const [, { args, fn }] of backend.crons()) await backend.runCron(fn, args);
+      for (const [, { args, fn }] of cronsOf(backend.app)) await backend.runCron(fn, args);
       await backend.clock.sleep(LONG_MS);
     }
   });
