@@ -66,7 +66,7 @@ async function turn(
   lost: (call: string, nth: number) => boolean = () => false,
 ): Promise<{ text: string; calls: string[] }> {
   const { calls, ctx } = counting(t, lost);
-  return { text: await postChat(ctx), calls };
+  return { text: await (await postChat(ctx)).text(), calls };
 }
 
 test("a turn without tools is its HTTP action, one admission and one settlement", async () => {

@@ -3,7 +3,6 @@ import fc from "fast-check";
 import type { FunctionReference } from "convex/server";
 import { convexTest } from "convex-test";
 import { beforeEach, describe, expect, test, vi } from "vitest";
-import { chatPost } from "../../convex/chatHttp";
 import { gmailPush } from "../../convex/integrations/gmailHttp";
 import { whatsappReceive } from "../../convex/integrations/whatsappHttp";
 import { api, internal } from "../../convex/_generated/api";
@@ -17,6 +16,7 @@ import { platformIo } from "../../src/providers/io";
 import { TEXT_DELIVERY } from "../vectors/whatsappDeliveries";
 import { settleAll, START_MS, useStillClock } from "./backend";
 import { admit, newThread } from "./chat";
+import { postChat } from "./chatRoute";
 
 const modules = import.meta.glob(["/convex/**/*.{ts,js}", "!/convex/**/*.test.ts"]);
 const backend = () => convexTest({ schema, modules });
@@ -115,22 +115,6 @@ const PUSH = {
   message: { data: btoa(JSON.stringify({ emailAddress: "dana@example.com", historyId: "42" })) },
 };
 
-async function postChat(t: Backend): Promise<Response> {
-  const request = new Request("http://ballast.test/api/chat", { method: "POST" });
-  return await chatPost(actionCtx(t), {
-    request,
-    url: new URL(request.url),
-    bytes: new Uint8Array(),
-    body: { message: { content: "hi" } },
-    query: null,
-    identity: { subject: "dana", tokenIdentifier: "issuer|dana" },
-    requestId: "r",
-    traceparent: "00-0-0-00",
-    client: { key: "address:7", address: null, verified: "unverified", userAgent: null },
-    nowMs: START_MS,
-  });
-}
-
 async function streamAnswer(t: Backend): Promise<null> {
   const threadId = await newThread(t, "hi");
   const dana = t.withIdentity({ subject: "dana" });
@@ -146,7 +130,11 @@ interface Admission {
 
 const limitsOf = (id: Routes.RouteId) => Routes.routeRow(id).guards.map(({ name }) => name);
 
-const CHAT: Admission = { what: "a chat turn", limits: limitsOf("chatPost"), go: postChat };
+const CHAT: Admission = {
+  what: "a chat turn",
+  limits: limitsOf("chatPost"),
+  go: (t) => postChat(actionCtx(t), "address:7"),
+};
 const WHATSAPP: Admission = {
   what: "a WhatsApp delivery",
   limits: limitsOf("whatsappReceive"),

@@ -102,7 +102,7 @@ const turnOfRoute = (): Promise<Sent[]> =>
   turn(async () => {
     const t = backend();
     const ctx = { runMutation: t.mutation, runQuery: t.query } as unknown as ActionCtx;
-    await postChat(ctx);
+    await (await postChat(ctx)).text();
   });
 
 const model = (modelId: "fast" | "agent", route: "route" | "fallback"): Proof => ({
