@@ -1,9 +1,9 @@
 import { v } from "convex/values";
 import { env } from "../src/config/env";
 import { readKnob } from "../src/config/read";
-import { internalMutation, internalQuery } from "./_generated/server";
 import * as Alerts from "./model/alerts";
 import * as Conditions from "./model/conditions";
+import { internalMutation, internalQuery } from "./model/functionBoundaries";
 import * as Monitor from "./model/monitor";
 import { alertKind } from "./model/telemetryTables";
 

@@ -2,8 +2,8 @@ import { v } from "convex/values";
 import { DAY, SECOND } from "../src/core/time";
 import { AppError } from "../src/errors/appError";
 import { internal } from "./_generated/api";
-import { internalMutation, internalQuery } from "./_generated/server";
 import { newBatch, takeBatch } from "./model/batch";
+import { internalMutation, internalQuery } from "./model/functionBoundaries";
 import * as SlotPicks from "./model/slotPicks";
 import * as Slots from "./model/slots";
 

@@ -7,9 +7,10 @@ import { AppError } from "../src/errors/appError";
 import { failOpenLimits } from "../src/http/guards";
 import { routeRow } from "../src/http/routes";
 import { internal } from "./_generated/api";
-import { action, type ActionCtx, internalAction } from "./_generated/server";
+import type { ActionCtx } from "./_generated/server";
 import { requireUserId } from "./model/access";
 import { chatFunctions } from "./model/chatFunctions";
+import { action, internalAction } from "./model/functionBoundaries";
 import { admittedTurn, type TurnVerdict } from "./model/turnAdmission";
 
 const answer = v.object({

@@ -6,14 +6,10 @@ import * as Tallies from "../src/core/tally";
 import { AppError } from "../src/errors/appError";
 import { PROVIDER_IDS, type ProviderId } from "../src/providers/table";
 import { internal } from "./_generated/api";
-import {
-  internalMutation,
-  internalQuery,
-  type MutationCtx,
-  type QueryCtx,
-} from "./_generated/server";
+import type { MutationCtx, QueryCtx } from "./_generated/server";
 import * as Admission from "./model/admission";
 import * as Breakers from "./model/breakers";
+import { internalMutation, internalQuery } from "./model/functionBoundaries";
 import { type Permit, permitFields } from "./model/permit";
 import { providerPolicy } from "./model/providerPolicy";
 import * as Slots from "./model/slots";

@@ -5,10 +5,10 @@ import { isTimely, rememberUntilMs } from "../src/core/replay";
 import { DAY, MINUTE, SECOND } from "../src/core/time";
 import { AppError } from "../src/errors/appError";
 import { internal } from "./_generated/api";
-import { internalMutation, internalQuery } from "./_generated/server";
 import { newBatch, takeBatch } from "./model/batch";
 import * as Claims from "./model/claims";
 import * as Duplicates from "./model/duplicates";
+import { internalMutation, internalQuery } from "./model/functionBoundaries";
 
 const LEASE_DEFAULT_MS = MINUTE;
 const LIST_MAX = 200;

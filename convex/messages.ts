@@ -1,7 +1,7 @@
 import { v } from "convex/values";
 import { AppError } from "../src/errors/appError";
-import { mutation, query } from "./_generated/server";
 import { findMessage, requireThread, requireUserId } from "./model/access";
+import { mutation, query } from "./model/functionBoundaries";
 import * as Messages from "./model/messages";
 import * as Streams from "./model/streams";
 import * as Threads from "./model/threads";

@@ -1,7 +1,7 @@
 import { v } from "convex/values";
 import { internal } from "./_generated/api";
-import { internalMutation, internalQuery } from "./_generated/server";
 import { newBatch } from "./model/batch";
+import { internalMutation, internalQuery } from "./model/functionBoundaries";
 import * as Metrics from "./model/metrics";
 import * as Rollups from "./model/rollups";
 

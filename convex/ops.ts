@@ -1,7 +1,7 @@
 import { v } from "convex/values";
 import { env } from "../src/config/env";
 import { readKnob } from "../src/config/read";
-import { internalQuery } from "./_generated/server";
+import { internalQuery } from "./model/functionBoundaries";
 import * as Snapshot from "./model/snapshot";
 import { snapshot } from "./model/snapshotShape";
 

@@ -1,9 +1,10 @@
 import { v } from "convex/values";
 import { AppError } from "../src/errors/appError";
 import { PROVIDER_IDS } from "../src/providers/table";
-import { internalMutation, internalQuery, type MutationCtx } from "./_generated/server";
+import type { MutationCtx } from "./_generated/server";
 import * as Admission from "./model/admission";
 import * as Claims from "./model/claims";
+import { internalMutation, internalQuery } from "./model/functionBoundaries";
 import * as Limits from "./model/limits";
 import { outcomeKind, type Permit, permitFields } from "./model/permit";
 import * as Refusals from "./model/refusals";

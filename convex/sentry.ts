@@ -7,8 +7,8 @@ import { env } from "../src/config/env";
 import { findSecret } from "../src/config/read";
 import { SECOND } from "../src/core/time";
 import { internal } from "./_generated/api";
-import { internalAction } from "./_generated/server";
 import type { Notice, SettledAttempt } from "./model/alerts";
+import { internalAction } from "./model/functionBoundaries";
 
 type Ended = SettledAttempt["ended"];
 

@@ -1,8 +1,8 @@
 import { v } from "convex/values";
 import { AppError } from "../src/errors/appError";
 import { internal } from "./_generated/api";
-import { internalMutation, mutation, query } from "./_generated/server";
 import { requireThread, requireUserId } from "./model/access";
+import { internalMutation, mutation, query } from "./model/functionBoundaries";
 import * as Threads from "./model/threads";
 
 /** Creates an empty thread of the caller; returns its id. */

@@ -1,8 +1,8 @@
 import { v } from "convex/values";
 import { DAY, HOUR, SECOND } from "../src/core/time";
 import { internal } from "./_generated/api";
-import { internalMutation, internalQuery } from "./_generated/server";
 import { newBatch } from "./model/batch";
+import { internalMutation, internalQuery } from "./model/functionBoundaries";
 import * as Counts from "./model/toolCacheCounts";
 import * as ToolResults from "./model/toolResults";
 import { cacheUse } from "./model/toolTables";

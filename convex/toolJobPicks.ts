@@ -3,7 +3,7 @@
  * adds nothing to what they depend on, and then read what was chosen as it is now.
  */
 import { v } from "convex/values";
-import { internalQuery } from "./_generated/server";
+import { internalQuery } from "./model/functionBoundaries";
 import * as Batches from "./model/toolJobBatches";
 import * as Line from "./model/toolJobLine";
 import * as ToolJobs from "./model/toolJobs";

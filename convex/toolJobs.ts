@@ -1,10 +1,11 @@
 import { type Infer, v } from "convex/values";
 import { env } from "../src/config/env";
 import { readKnob } from "../src/config/read";
+import { beginningOf } from "../src/core/wellFormed";
 import { AppError } from "../src/errors/appError";
 import { internal } from "./_generated/api";
-import { internalAction, internalMutation, internalQuery } from "./_generated/server";
 import * as Alerts from "./model/alerts";
+import { internalAction, internalMutation, internalQuery } from "./model/functionBoundaries";
 import * as QueueAlerts from "./model/toolJobAlerts";
 import * as Batches from "./model/toolJobBatches";
 import { cleanUp } from "./model/toolJobCleanup";
@@ -194,9 +195,10 @@ export const fail = internalMutation({
     ctx,
     { cache, error = "", fence, jobId, retryable = true, wantsNext = false, ...said },
   ) => {
-    const errorCode = (
-      said.errorCode === undefined || said.errorCode === "" ? error : said.errorCode
-    ).slice(0, ERROR_CHARS_MAX);
+    const errorCode = beginningOf(
+      said.errorCode === undefined || said.errorCode === "" ? error : said.errorCode,
+      ERROR_CHARS_MAX,
+    );
     if (errorCode === "") throw new AppError("invalid_request", { detail: "Say what failed." });
     const ended = { jobId, fence, errorCode, retryable, wantsNext };
     const { claimedAtMs, ...outcome } = await ToolJobs.fail(ctx, ended);

@@ -3,8 +3,9 @@ import { runClaim } from "../src/channels/chat/claimRunner";
 import { env } from "../src/config/env";
 import { MINUTE } from "../src/core/time";
 import { internal } from "./_generated/api";
-import { type ActionCtx, internalAction } from "./_generated/server";
+import type { ActionCtx } from "./_generated/server";
 import { chatFunctions } from "./model/chatFunctions";
+import { internalAction } from "./model/functionBoundaries";
 import type { Claim, JobId } from "./model/toolJobRows";
 import { claim } from "./model/toolJobShapes";
 

@@ -42,6 +42,7 @@ import type * as model_claims from "../model/claims.js";
 import type * as model_conditions from "../model/conditions.js";
 import type * as model_creationPages from "../model/creationPages.js";
 import type * as model_duplicates from "../model/duplicates.js";
+import type * as model_functionBoundaries from "../model/functionBoundaries.js";
 import type * as model_gmailHistory from "../model/gmailHistory.js";
 import type * as model_googleKeys from "../model/googleKeys.js";
 import type * as model_guardTables from "../model/guardTables.js";
@@ -141,6 +142,7 @@ declare const fullApi: ApiFromModules<{
   "model/conditions": typeof model_conditions;
   "model/creationPages": typeof model_creationPages;
   "model/duplicates": typeof model_duplicates;
+  "model/functionBoundaries": typeof model_functionBoundaries;
   "model/gmailHistory": typeof model_gmailHistory;
   "model/googleKeys": typeof model_googleKeys;
   "model/guardTables": typeof model_guardTables;

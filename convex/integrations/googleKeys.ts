@@ -1,6 +1,6 @@
 import { v } from "convex/values";
 import { KEY_REFRESH_GAP_MS } from "../../src/channels/gmail/keyRefresh";
-import { internalMutation, internalQuery } from "../_generated/server";
+import { internalMutation, internalQuery } from "../model/functionBoundaries";
 import * as GoogleKeys from "../model/googleKeys";
 import { fetchedKeys, storedKeys } from "../model/integrationTables";
 

@@ -9,6 +9,7 @@ import {
   shardPolicy,
   shardsFor,
 } from "../../src/core/limiter";
+import { beginningOf } from "../../src/core/wellFormed";
 import { AppError, type RateLimitInfo } from "../../src/errors/appError";
 import { internal } from "../_generated/api";
 import type { Id } from "../_generated/dataModel";
@@ -123,7 +124,7 @@ const BUCKET_CHARS_MAX = 64;
  * this transaction: counting must not lose it again.
  */
 export async function countLeftOut(ctx: MutationCtx, name: string): Promise<void> {
-  const bucket = name.slice(0, BUCKET_CHARS_MAX);
+  const bucket = beginningOf(name, BUCKET_CHARS_MAX);
   await ctx.scheduler.runAfter(0, internal.rateLimit.recordEvent, { bucket, outcome: "degraded" });
 }
 

@@ -1,6 +1,7 @@
 /** Dead letters: what an operator sees of them, and their way back into the queue. */
 import type { Infer } from "convex/values";
 import { PLACE, type Status, statusOf } from "../../src/core/queue";
+import { beginningOf } from "../../src/core/wellFormed";
 import { internal } from "../_generated/api";
 import type { MutationCtx, QueryCtx } from "../_generated/server";
 import { BATCH_JOBS_MAX, placeMany } from "./toolJobBatches";
@@ -150,7 +151,7 @@ export async function defer(
     untilMs,
   });
   const sinceMs = job.u?.sinceMs ?? job.a;
-  const u = { untilMs, reason: reason.slice(0, REASON_CHARS_MAX), sinceMs };
+  const u = { untilMs, reason: beginningOf(reason, REASON_CHARS_MAX), sinceMs };
   await ctx.db.patch("toolJobs", jobId, { p: PLACE.deferred, a: untilMs, u, x });
   return { ok: true, untilMs };
 }

@@ -1,4 +1,5 @@
 import { ConvexError } from "convex/values";
+import { beginningOf } from "../core/wellFormed";
 import { type ErrorCode, ERRORS, isErrorCode } from "./table";
 
 // Type aliases, not interfaces: Convex values need an index signature, which only aliases imply.
@@ -132,4 +133,4 @@ function limitOf(value: unknown): RateLimitInfo | null {
 const isCount = (value: unknown): value is number =>
   typeof value === "number" && Number.isFinite(value) && value >= 0;
 
-const cut = (text: string): string => text.slice(0, TEXT_LENGTH_MAX);
+const cut = (text: string): string => beginningOf(text, TEXT_LENGTH_MAX);

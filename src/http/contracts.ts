@@ -3,17 +3,15 @@
  * through where a provider adds fields as it likes.
  */
 import * as z from "zod";
+import { HALF_A_CHARACTER, isWellFormed } from "../core/wellFormed";
 
 /** Characters of one user message, as Unicode counts them. */
 const CONTENT_CHARS_MAX = 32_000;
 const ID_LENGTH_MAX = 128;
 const SESSION_ID_LENGTH_MAX = 256;
 
-// Half a surrogate pair is a character nowhere: stores and providers refuse it, each in its way.
-const isWellFormed = (text: string): boolean => !/\p{Surrogate}/u.test(text);
-
 const text = (lengthMax: number) =>
-  z.string().min(1).max(lengthMax).refine(isWellFormed, "Contains half a character");
+  z.string().min(1).max(lengthMax).refine(isWellFormed, HALF_A_CHARACTER);
 
 const Id = text(ID_LENGTH_MAX);
 
@@ -23,7 +21,7 @@ const Content = z
   .refine((content) => charactersIn(content) <= CONTENT_CHARS_MAX, {
     message: `Too big: expected string to have <=${CONTENT_CHARS_MAX} characters`,
   })
-  .refine(isWellFormed, "Contains half a character")
+  .refine(isWellFormed, HALF_A_CHARACTER)
   .meta({ maxLength: CONTENT_CHARS_MAX });
 
 function charactersIn(content: string): number {
