@@ -1,5 +1,5 @@
 import { env } from "../../src/config/env";
-import { requireSignIn } from "../../src/config/signIn";
+import { requireIdentity } from "../../src/config/signIn";
 import { AppError } from "../../src/errors/appError";
 import type { Doc, Id } from "../_generated/dataModel";
 import type { ActionCtx, MutationCtx, QueryCtx } from "../_generated/server";
@@ -8,13 +8,10 @@ type AnyCtx = Pick<QueryCtx | MutationCtx | ActionCtx, "auth">;
 
 /**
  * The caller's user id. Throws `unauthorized` for a caller without an identity, `misconfigured`
- * where nobody can have one.
+ * where nobody can have one: the same check as the routes have.
  */
 export async function requireUserId(ctx: AnyCtx): Promise<string> {
-  const identity = await ctx.auth.getUserIdentity();
-  if (identity !== null && identity.subject !== "") return identity.subject;
-  requireSignIn(env);
-  throw new AppError("unauthorized");
+  return (await requireIdentity(ctx.auth, env)).subject;
 }
 
 /**

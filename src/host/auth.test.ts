@@ -1,3 +1,4 @@
+import { KeyObject, sign } from "node:crypto";
 import { mkdtempSync, statSync } from "node:fs";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
@@ -23,7 +24,7 @@ beforeAll(async () => {
 interface TokenOptions {
   readonly claims?: { readonly [claim in keyof JWTPayload]?: JWTPayload[claim] | undefined };
   readonly alg?: string;
-  readonly kid?: string;
+  readonly kid?: string | undefined;
   readonly key?: CryptoKey | Uint8Array;
 }
 
@@ -32,8 +33,8 @@ const inAnHour = () => Math.floor(Date.now() / 1_000) + 3_600;
 async function tokenWith({
   claims,
   alg = "RS256",
-  kid = "k1",
   key,
+  ...header
 }: TokenOptions = {}): Promise<string> {
   const payload = {
     iss: ISSUER,
@@ -42,7 +43,18 @@ async function tokenWith({
     exp: inAnHour(),
     ...claims,
   } as JWTPayload;
-  return new SignJWT(payload).setProtectedHeader({ alg, kid }).sign(key ?? keys.privateKey);
+  const kid = "kid" in header ? header.kid : "k1";
+  return new SignJWT(payload)
+    .setProtectedHeader(kid === undefined ? { alg } : { alg, kid })
+    .sign(key ?? keys.privateKey);
+}
+
+/** A token whose two parts say anything at all, rightly signed. */
+function tokenOf(header: unknown, payload: unknown): string {
+  const part = (value: unknown) => Buffer.from(JSON.stringify(value)).toString("base64url");
+  const input = `${part(header)}.${part(payload)}`;
+  const key = KeyObject.from(keys.privateKey);
+  return `${input}.${sign("sha256", Buffer.from(input), key).toString("base64url")}`;
 }
 
 const customConfig = () => ({
@@ -108,10 +120,68 @@ describe("a custom token", () => {
         return `${Buffer.from('{"alg":"none"}').toString("base64url")}.${payload}.`;
       },
     ],
+    ["without a key id", () => tokenWith({ kid: undefined })],
+    ["of five parts", async () => "a.b.c.d.e"],
+    ["of dots", async () => "....."],
+    ["of no base64", async () => "%%%.$$$.###"],
     ["that is no token", async () => "abc"],
     ["that is empty", async () => ""],
   ])("%s is refused with 401", async (_, make) => {
     await expect(authenticator().verify(await make())).rejects.toMatchObject({ status: 401 });
+  });
+
+  const HEADER = { alg: "RS256", kid: "k1", typ: "JWT" };
+  const CLAIMS = { iss: ISSUER, aud: AUDIENCE, sub: "u1", exp: 9_999_999_999 };
+  const ODD = [7, 0, -1, 1.5, true, false, null, [], ["u1"], [1], { a: 1 }, "\ud800"];
+  const NO_TIMES = [true, null, [], [1], {}, "9999999999", 1e300];
+
+  test("that is odd in nothing else is taken when it is rightly signed", async () => {
+    await expect(authenticator().verify(tokenOf(HEADER, CLAIMS))).resolves.toMatchObject({
+      claims: { subject: "u1" },
+    });
+    const many = tokenOf(HEADER, { ...CLAIMS, aud: [AUDIENCE, "other"] });
+    await expect(authenticator().verify(many)).resolves.toMatchObject({ kind: "user" });
+  });
+
+  test.each<readonly [string, unknown]>([
+    ...ODD.map((sub) => ["sub", { ...CLAIMS, sub }] as const),
+    ...ODD.map((iss) => ["iss", { ...CLAIMS, iss }] as const),
+    ...[7, true, null, [7], [AUDIENCE, 7], [[AUDIENCE]], {}].map(
+      (aud) => ["aud", { ...CLAIMS, aud }] as const,
+    ),
+    ...NO_TIMES.map((exp) => ["exp", { ...CLAIMS, exp }] as const),
+    ["the whole of it", [CLAIMS]],
+    ["the whole of it", null],
+    ["the whole of it", "text"],
+  ])("whose claim is of another type is refused with 401: %s in %j", async (claim, claims) => {
+    const refused = authenticator().verify(tokenOf(HEADER, claims));
+    await expect(refused).rejects.toMatchObject({ status: 401 });
+    // Who issues tokens is told what is wrong with this one.
+    const named = claim.length === 3 ? `'${claim}'` : "JWT payload";
+    await expect(refused).rejects.toThrow(named);
+  });
+
+  test.each([
+    ...ODD.map((kid) => ({ ...HEADER, kid })),
+    { ...HEADER, kid: "" },
+    { alg: "RS256" },
+    { ...HEADER, alg: ["RS256"] },
+    { ...HEADER, alg: 7 },
+    { kid: "k1" },
+    [HEADER],
+    7,
+    null,
+    "RS256",
+  ])("whose header is odd is refused with 401: %j", async (header) => {
+    const refused = authenticator().verify(tokenOf(header, CLAIMS));
+    await expect(refused).rejects.toMatchObject({ status: 401 });
+  });
+
+  test("is refused with 401 where the configuration cannot be read", async () => {
+    const broken = authenticator(() => {
+      throw new Error("auth.config.ts failed to load");
+    });
+    await expect(broken.verify(await tokenWith())).rejects.toMatchObject({ status: 401 });
   });
 
   test("is refused while the provider's variables are unset", async () => {

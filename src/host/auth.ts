@@ -1,4 +1,11 @@
-import { createLocalJWKSet, createRemoteJWKSet, decodeJwt, errors, jwtVerify } from "jose";
+import {
+  createLocalJWKSet,
+  createRemoteJWKSet,
+  decodeJwt,
+  decodeProtectedHeader,
+  errors,
+  jwtVerify,
+} from "jose";
 import type { JSONWebKeySet, JWTPayload, JWTVerifyGetKey } from "jose";
 import { PlatformError } from "./errors";
 import type { Claims, Identity } from "./invocation";
@@ -43,39 +50,35 @@ export class Authenticator {
 
   /** The identity in a token; a bad one throws 401 with the platform's code. */
   async verify(token: string): Promise<Identity> {
-    const provider = this.#providerFor(token);
-    const issuer = issuerOf(provider);
-    const audience = provider.applicationID;
-    const payload = await this.#keysOf(provider)
-      .then((keys) =>
-        jwtVerify(token, keys, {
-          issuer: [issuer, issuer.replace(/^https:\/\//, ""), `${issuer}/`],
-          algorithms: "type" in provider ? [provider.algorithm] : OIDC_ALGORITHMS,
-          requiredClaims: ["sub", "exp"],
-          clockTolerance: CLOCK_TOLERANCE_S,
-          ...(audience === undefined ? {} : { audience }),
-        }),
-      )
-      .then((result) => result.payload, rejectToken);
-    return { kind: "user", claims: claimsOf(payload, "type" in provider) };
+    const unverified = readToken(token);
+    try {
+      const provider = this.#providerFor(unverified);
+      if ("type" in provider) requireKeyId(unverified);
+      const payload = await this.#verifyWith(provider, token);
+      return { kind: "user", claims: claimsOf(payload, "type" in provider) };
+    } catch (error) {
+      return rejectToken(error);
+    }
   }
 
-  #providerFor(token: string): Provider {
-    let unverified: JWTPayload;
-    try {
-      unverified = decodeJwt(token);
-    } catch {
-      throw unauthenticated(
-        "Could not parse JWT payload. Check that the token is a valid JWT format with three base64-encoded parts separated by dots.",
-      );
-    }
-    const { iss, aud } = unverified;
-    if (iss === undefined) throw unauthenticated("Missing issuer claim ('iss') in JWT payload.");
+  async #verifyWith(provider: Provider, token: string): Promise<JWTPayload> {
+    const issuer = issuerOf(provider);
+    const audience = provider.applicationID;
+    const { payload } = await jwtVerify(token, await this.#keysOf(provider), {
+      issuer: [issuer, issuer.replace(/^https:\/\//, ""), `${issuer}/`],
+      algorithms: "type" in provider ? [provider.algorithm] : OIDC_ALGORITHMS,
+      requiredClaims: ["sub", "exp"],
+      clockTolerance: CLOCK_TOLERANCE_S,
+      ...(audience === undefined ? {} : { audience }),
+    });
+    return payload;
+  }
+
+  #providerFor({ issuer, audiences }: UnverifiedToken): Provider {
     this.#providers ??= readProviders(this.#config());
-    const audiences = aud === undefined ? [] : [aud].flat();
     const found = this.#providers.find(
       (provider) =>
-        trimIssuer(issuerOf(provider)) === trimIssuer(iss) &&
+        trimIssuer(issuerOf(provider)) === trimIssuer(issuer) &&
         (provider.applicationID === undefined || audiences.includes(provider.applicationID)),
     );
     if (found !== undefined) return found;
@@ -118,6 +121,62 @@ export class Authenticator {
   }
 }
 
+/** What a token says before anything of it is verified. */
+interface UnverifiedToken {
+  readonly issuer: string;
+  readonly audiences: readonly string[];
+  readonly keyId: unknown;
+}
+
+/**
+ * Reads a token that is in form: the claims that are used later have the types of RFC 7519, as the
+ * platform demands of them. A signature says who made a token, not that it was made well.
+ */
+function readToken(token: string): UnverifiedToken {
+  const { header, payload } = decode(token);
+  // The library types the claims as they should be; what was sent may be anything.
+  const { aud, exp, iss, sub } = payload as Readonly<Record<string, unknown>>;
+  if (iss === undefined) throw unauthenticated("Missing issuer claim ('iss') in JWT payload.");
+  if (!isText(iss)) throw wrongType("iss");
+  if (sub !== undefined && !isText(sub)) throw wrongType("sub");
+  if (exp !== undefined && !isTime(exp)) throw wrongType("exp");
+  const audiences: readonly unknown[] = aud === undefined ? [] : [aud].flat();
+  if (!audiences.every(isText)) throw wrongType("aud");
+  return { issuer: iss, audiences, keyId: header["kid"] };
+}
+
+function decode(token: string): {
+  readonly header: Readonly<Record<string, unknown>>;
+  readonly payload: JWTPayload;
+} {
+  try {
+    return { header: { ...decodeProtectedHeader(token) }, payload: decodeJwt(token) };
+  } catch {
+    throw unauthenticated(
+      "Could not parse JWT payload. Check that the token is a valid JWT format with three base64-encoded parts separated by dots.",
+    );
+  }
+}
+
+/** Tokens of a custom provider name their key: https://docs.convex.dev/auth/advanced/custom-jwt */
+function requireKeyId({ keyId }: UnverifiedToken): void {
+  if (!isText(keyId) || keyId === "")
+    throw unauthenticated("Missing key id ('kid') in JWT header.");
+}
+
+/** JSON can escape half a surrogate pair, which is no text to the platform. */
+const isText = (value: unknown): value is string =>
+  typeof value === "string" && !/\p{Surrogate}/u.test(value);
+
+/** The last second that a date can hold. */
+const SECONDS_MAX = 8.64e12;
+
+const isTime = (value: unknown): boolean =>
+  typeof value === "number" && Math.abs(value) <= SECONDS_MAX;
+
+const wrongType = (claim: string) =>
+  unauthenticated(`Could not parse JWT payload: the claim '${claim}' is not of its type.`);
+
 function readProviders(config: unknown): readonly Provider[] {
   const { providers = [] } = (config ?? {}) as { providers?: readonly Provider[] };
   // A provider whose variables are unset matches nobody.
@@ -136,7 +195,9 @@ const unauthenticated = (message: string) => new PlatformError(401, "InvalidAuth
 function rejectToken(error: unknown): never {
   if (error instanceof PlatformError) throw error;
   const reason =
-    error instanceof errors.JOSEError ? error.message : "the provider's keys could not be read";
+    error instanceof errors.JOSEError
+      ? error.message
+      : "the provider or its keys could not be read";
   throw unauthenticated(`Could not verify token claim: ${reason}.`);
 }
 

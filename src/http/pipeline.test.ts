@@ -111,21 +111,25 @@ describe("bodies", () => {
     return { method: "POST", body, headers, duplex: "half" } as RequestInit;
   };
 
-  test("a chunked body of 600 KiB to a route of 256 KiB is 413", async () => {
+  test("a chunked body of twice what a route takes is 413", async () => {
     const { send, steps } = testSite();
-    for (const path of ["/api/whatsapp/webhook", "/api/gmail/push"])
-      expect(await codeOf(await send(at(path, chunked(600 * KIB))))).toBe("payload_too_large");
+    for (const [path, bytesMax] of [
+      ["/api/whatsapp/webhook", 3 * 1024 * KIB],
+      ["/api/gmail/push", 256 * KIB],
+    ] as const)
+      expect(await codeOf(await send(at(path, chunked(2 * bytesMax))))).toBe("payload_too_large");
     expect(steps).toEqual([]);
   });
 
   test("a body of exactly the limit passes, one byte more does not", async () => {
     const { send } = testSite();
     const frame = JSON.stringify({ entry: [], pad: "" });
+    const bytesMax = 3 * 1024 * KIB;
     for (const [extra, status] of [
       [0, 200],
       [1, 413],
     ] as const) {
-      const pad = "x".repeat(256 * KIB - frame.length + extra);
+      const pad = "x".repeat(bytesMax - frame.length + extra);
       const response = await send(at("/api/whatsapp/webhook", post({ entry: [], pad })));
       expect(response.status).toBe(status);
     }
@@ -144,6 +148,34 @@ describe("bodies", () => {
     ["application/problem+json", 415],
     ["text/plain; note=application/json", 415],
     ["application/json; =", 415],
+    ['application/json; x="a;b"', 200],
+    ['application/json; x="a;charset=latin1"', 200],
+    ['application/json; x="a;charset=latin1"; charset=utf-8', 200],
+    ['application/json; x="say \\"a;b\\""', 200],
+    ['application/json; x="\\\\"; charset=utf-8', 200],
+    ['application/json; x="a, b"', 200],
+    ['application/json; x=""', 200],
+    ['application/json; x="\u00e9\t"', 200],
+    ['application/json; charset="utf\\-8"', 200],
+    ["application/json \t ; \t charset=utf-8 \t ;; ;", 200],
+    ["application/json;CharSet=Utf-8", 200],
+    ['application/json; charset="latin1;utf-8"', 415],
+    ['application/json; charset=""', 415],
+    ['application/json; x="a;b', 415],
+    ['application/json; x="a"b', 415],
+    ['application/json; x="a" y="b"', 415],
+    ['application/json; x="a\\"', 415],
+    ["application/json; x = a", 415],
+    ["application/json; x=", 415],
+    ["application/json; x", 415],
+    ['application/json; x="a", application/json', 415],
+    ["application/json, text/plain", 415],
+    ['application/json; charset=utf-8; CHARSET="utf-8"', 415],
+    ['application/json; x="a"; X=b', 415],
+    ["application/jsonp", 415],
+    ["application/json+x", 415],
+    ["application / json", 415],
+    ['text/plain; note="application/json"', 415],
     [`application/json; x=${"y".repeat(9_000)}`, 415],
     ["", 415],
   ])("media type %s is %i", async (type, status) => {
@@ -250,8 +282,9 @@ describe("contracts", () => {
 });
 
 describe("identity", () => {
-  test("a token that cannot be parsed is unauthorized, as none is", async () => {
-    for (const identity of ["throws", null]) {
+  test("a token that cannot be parsed or names nobody is unauthorized, as none is", async () => {
+    const odd = ["", 7, 0, true, [], ["alice"], { id: "alice" }, "\ud800"];
+    for (const identity of ["throws", null, ...odd]) {
       const { send, steps } = testSite({ identity });
       const response = await send(
         at("/api/chat", post(CHAT, { authorization: "Bearer not.a.token" })),

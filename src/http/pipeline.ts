@@ -6,22 +6,16 @@
 import type * as z from "zod";
 import type { Env } from "../config/env";
 import { readKnob } from "../config/read";
-import { requireSignIn } from "../config/signIn";
-import { AppError } from "../errors/appError";
+import { type Identity, type IdentitySource, requireIdentity } from "../config/signIn";
 import { parseJson, readBytes, requireDeclaredLength, requireJson } from "./bodies";
 import { type Client, clientOf, UNKNOWN_CLIENT } from "./clientAddress";
 import { requireOrigin } from "./cors";
 import { type RouteId, type RouteRow, type ROUTES, type Scheme } from "./routes";
 import { parseContract, queryObject } from "./validate";
 
-interface Identity {
-  readonly subject: string;
-  readonly tokenIdentifier: string;
-}
-
 /** What the pipeline needs of an HTTP action's context. */
 export interface PipelineCtx {
-  readonly auth: { getUserIdentity(): Promise<Identity | null> };
+  readonly auth: IdentitySource;
   readonly meta: { getRequestMetadata(): Promise<{ readonly ip: string | null }> };
 }
 
@@ -84,7 +78,7 @@ export async function passGuards<Ctx extends PipelineCtx, Id extends RouteId>(
   const json = row.body === null ? null : parseJson(bytes);
   const body = row.body === null ? null : parseContract(row.body, json);
   const query = row.query === null ? null : parseContract(row.query, queryObject(url.searchParams));
-  const identity = row.auth.kind === "user" ? await identify(ctx, env) : null;
+  const identity = row.auth.kind === "user" ? await requireIdentity(ctx.auth, env) : null;
   const client = await clientFor(row, incoming);
   const call = {
     request,
@@ -113,23 +107,6 @@ async function receive(row: RouteRow, request: Request): Promise<Uint8Array<Arra
   requireJson(request.headers);
   requireDeclaredLength(request.headers, row.bodyBytesMax);
   return await readBytes(request.body, row.bodyBytesMax);
-}
-
-async function identify(ctx: PipelineCtx, env: Env): Promise<Identity> {
-  const identity = await identityOf(ctx);
-  // A token without a subject is somebody's, but nobody's we can tell from another.
-  if (identity !== null && identity.subject !== "") return identity;
-  requireSignIn(env);
-  throw new AppError("unauthorized");
-}
-
-/** A token that the platform cannot parse makes the read throw; to us it is no token. */
-async function identityOf(ctx: PipelineCtx): Promise<Identity | null> {
-  try {
-    return await ctx.auth.getUserIdentity();
-  } catch {
-    return null;
-  }
 }
 
 /** Only a route that limits by address asks for one, and depends on how addresses are read. */

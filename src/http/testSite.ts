@@ -18,8 +18,8 @@ export interface TestSite {
 }
 
 export type SiteOptions = Partial<Omit<Mounting<PipelineCtx>, "handlers">> & {
-  /** Who the token speaks of; `throws` is a token that the platform cannot parse. */
-  readonly identity?: string | null;
+  /** The subject of the token, null for none; `throws` is a token that the platform cannot parse. */
+  readonly identity?: unknown;
   readonly ip?: string | null;
   /** In place of every stub. */
   readonly handler?: () => Promise<Response>;
@@ -34,9 +34,7 @@ export function testSite({ identity = "alice", ip, handler, ...more }: SiteOptio
       getUserIdentity: async () => {
         steps.push("identity");
         if (identity === "throws") throw new Error("could not parse the token");
-        return identity === null
-          ? null
-          : { subject: identity, tokenIdentifier: `issuer|${identity}` };
+        return identity === null ? null : { subject: identity };
       },
     },
     meta: { getRequestMetadata: async () => ({ ip: ip === undefined ? "203.0.113.7" : ip }) },

@@ -1,6 +1,8 @@
 import { convexTest } from "convex-test";
 import { makeFunctionReference } from "convex/server";
 import { expect, test } from "vitest";
+import { api } from "../../convex/_generated/api";
+import { requireUserId } from "../../convex/model/access";
 import schema from "../../convex/schema";
 import { refused } from "./backend";
 
@@ -48,6 +50,20 @@ test.each(Object.entries(PUBLIC))(
     }
   },
 );
+
+const ODD = [7, 0, true, [], ["alice"], { id: "alice" }, "", "\ud800"];
+
+test.each(ODD)("a token whose subject is %j is nobody's", async (subject) => {
+  const odd = convexTest({ schema, modules }).withIdentity({ subject: subject as string });
+  await refused(odd.query(api.threads.list, {}), "unauthorized");
+  await refused(odd.mutation(api.threads.create, {}), "unauthorized");
+  await refused(odd.action(api.chat.streamAnswer, THREAD), "unauthorized");
+});
+
+test("a token that the platform cannot parse is no token", async () => {
+  const auth = { getUserIdentity: () => Promise.reject(new Error("could not parse the token")) };
+  await refused(requireUserId({ auth }), "unauthorized");
+});
 
 test("there is no public function besides these", async () => {
   const found: string[] = [];
