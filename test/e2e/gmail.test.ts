@@ -123,7 +123,6 @@ describe("what Google did not sign for us", () => {
       "algorithm none": { algorithm: "none" },
       "HMAC with the public key": { algorithm: "HS256" },
       "a stranger's key": { foreignKey: true },
-      "an unknown key id": { kid: "unknown" },
     };
     const names = Object.keys(claims);
     const answers = await Promise.all(
@@ -156,8 +155,11 @@ test("a new key of Google's is fetched, at most once a minute", async () => {
   const old = await oidc();
   await backend.control("google/rotate-keys", {});
   const proof = await oidc();
-  // Keys were fetched moments ago: a fetch for every unknown id would make us an amplifier.
-  expect(refusal(await push(envelope("dot@example.com", 1), proof))).toEqual([403, "forbidden"]);
+  // Keys were fetched moments ago: a fetch for every unknown id would make us an amplifier. What
+  // Google signed comes again when there is a fetch.
+  const early = await push(envelope("dot@example.com", 1), proof);
+  expect(refusal(early)).toEqual([503, "upstream_unavailable"]);
+  expect(Number(early.headers["retry-after"])).toBeGreaterThanOrEqual(1);
   aheadMs = MINUTE;
   // Google fails just now: neither a stranger nor a friend can be told.
   await backend.fault("google", { status: 503 });
@@ -167,7 +169,18 @@ test("a new key of Google's is fetched, at most once a minute", async () => {
   await backend.resetFaults();
   aheadMs = 2 * MINUTE;
   expect((await push(envelope("dot@example.com", 1), proof)).status).toBe(200);
-  expect(refusal(await push(envelope("dot@example.com", 2), old))).toEqual([403, "forbidden"]);
+  expect(refusal(await push(envelope("dot@example.com", 2), old))).toEqual([
+    503,
+    "upstream_unavailable",
+  ]);
+  // Google is asked again, and publishes neither the old one nor a made-up one.
+  for (const [minutes, made] of [
+    [3, old],
+    [4, await oidc({ kid: "unknown" })],
+  ] as const) {
+    aheadMs = minutes * MINUTE;
+    expect(refusal(await push(envelope("dot@example.com", 2), made))).toEqual([403, "forbidden"]);
+  }
 });
 
 test("a body that is no notification is refused with where it is wrong", async () => {

@@ -16,7 +16,9 @@ const envelope = (data: unknown) => ({
   subscription: "projects/ballast-test/subscriptions/gmail",
 });
 
-const json = (value: unknown) => btoa(JSON.stringify(value));
+/** In UTF-8, as Google encodes it. */
+const json = (value: unknown) =>
+  btoa(String.fromCharCode(...new TextEncoder().encode(JSON.stringify(value))));
 const NOTIFICATION = { emailAddress: "dana@example.com", historyId: "9876543210" };
 
 function refusalOf(body: unknown) {
@@ -61,6 +63,27 @@ describe("a push envelope", () => {
     });
   });
 
+  test.each([
+    "charles'@example.com",
+    "ivan@xn--e1afmkfd.xn--p1ai",
+    '"dana smith"@example.com',
+    '"a@b\\"c:d"@example.com',
+    "dana+news/2026@example.com",
+    "!#$%&'*+-/=?^_`{|}~@example.com",
+    "josé@españa.example",
+    "用户@例子.广告",
+    "😀@example.com",
+    "dana@example.international-organisation",
+    "dana@[192.0.2.1]",
+    "dana..smith.@example.com",
+    "dana@localhost",
+    "d\u0000\u001f\u007f@example.com",
+    `${"d".repeat(64)}@${"e".repeat(255)}`,
+  ])("takes the address %j as it comes", (emailAddress) => {
+    const body = envelope(json({ ...NOTIFICATION, emailAddress }));
+    expect(readNotification(body)).toEqual({ ...NOTIFICATION, emailAddress });
+  });
+
   test.each<readonly [unknown, string]>([
     [null, ""],
     [{}, "message"],
@@ -74,6 +97,14 @@ describe("a push envelope", () => {
     [envelope(json([])), "message.data"],
     [envelope(json({ historyId: "1" })), "message.data.emailAddress"],
     [envelope(json({ ...NOTIFICATION, emailAddress: "dana" })), "message.data.emailAddress"],
+    ...["", "@", "dana@", "@example.com", 7, null, ["dana@example.com"], "\ud800@example.com"].map(
+      (emailAddress) =>
+        [envelope(json({ ...NOTIFICATION, emailAddress })), "message.data.emailAddress"] as const,
+    ),
+    [
+      envelope(json({ ...NOTIFICATION, emailAddress: `d@${"e".repeat(320)}` })),
+      "message.data.emailAddress",
+    ],
     [envelope(json({ emailAddress: "dana@example.com" })), "message.data.historyId"],
     ...["", "x", "-1", "1.5", "0", "1e3", "99999999999999999999999", 0, -1, 1.5, 2 ** 53].map(
       (historyId) =>

@@ -1,12 +1,16 @@
 import * as z from "zod";
+import { HALF_A_CHARACTER, isWellFormed } from "../../core/wellFormed";
 import { AppError } from "../../errors/appError";
 import { parseContract } from "../../http/validate";
 import { parsePart } from "../contract";
 import { HISTORY_ID_DIGITS_MAX, normalizeHistoryId } from "./historyId";
 import type { GmailNotification } from "./notification";
 
-/** Longest address that mail can carry (RFC 5321 path), so the claim key is bounded too. */
-const EMAIL_LENGTH_MAX = 254;
+/**
+ * Longest local part and domain of RFC 5321 with the sign between them, so that the claim key is
+ * bounded too.
+ */
+const EMAIL_LENGTH_MAX = 64 + 1 + 255;
 /** A notification is under 200 bytes; anything much longer is not Gmail's. */
 const DATA_LENGTH_MAX = 8_192;
 
@@ -14,8 +18,14 @@ const Envelope = z.looseObject({
   message: z.looseObject({ data: z.string().min(1).max(DATA_LENGTH_MAX) }),
 });
 
+// Which addresses there are is Google's to judge: quoted and internationalized ones come as they
+// are, and a push that is refused comes again for days. Only what could not be stored is refused.
 const Notification = z.looseObject({
-  emailAddress: z.email().max(EMAIL_LENGTH_MAX),
+  emailAddress: z
+    .string()
+    .max(EMAIL_LENGTH_MAX)
+    .regex(/.@./s, "Expected an address")
+    .refine(isWellFormed, HALF_A_CHARACTER),
   historyId: z.union([
     z
       .string()

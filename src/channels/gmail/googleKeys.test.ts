@@ -43,6 +43,12 @@ function sourceOf(stored: StoredKeys | null, published: FetchedKeys["keys"] | nu
   return { source, calls };
 }
 
+/** How long the sender is told to wait. */
+async function waitOf(source: KeySource, kid: string): Promise<number | undefined> {
+  const error: unknown = await findKey(source, kid, NOW_MS).catch((thrown: unknown) => thrown);
+  return errorData(error).retryAfterMs;
+}
+
 /** The key id that was found, or the code of the refusal. */
 async function lookUp(source: KeySource, kid: string): Promise<string> {
   try {
@@ -84,10 +90,53 @@ describe("finding Google's key", () => {
     expect(await lookUp(sourceOf(FRESH, [key("k1")]).source, "k9")).toBe("forbidden");
   });
 
-  test("a second unknown id within a minute refreshes nothing", async () => {
-    const { source, calls } = sourceOf(justFetched(FRESH, MINUTE - 1), [key("k9")]);
-    expect(await lookUp(source, "k9")).toBe("forbidden");
-    expect(calls).toEqual([]);
+  test.each([1, 20 * SECOND, MINUTE - 1])(
+    "an unknown id %i ms after a refresh refreshes nothing, and is to come again after the minute",
+    async (agoMs) => {
+      // What signed it may have been published since.
+      const { source, calls } = sourceOf(justFetched(FRESH, agoMs), [key("k9")]);
+      expect(await lookUp(source, "k9")).toBe("upstream_unavailable");
+      expect(await waitOf(source, "k9")).toBe(MINUTE - agoMs);
+      expect(calls).toEqual([]);
+    },
+  );
+
+  test("a key that rotated in is found when the wait is over", async () => {
+    const { source } = sourceOf(justFetched(FRESH, 20 * SECOND), [key("k2")]);
+    const waitMs = (await waitOf(source, "k2")) ?? 0;
+    expect(await findKey(source, "k2", NOW_MS + waitMs)).toMatchObject({ kid: "k2" });
+  });
+
+  test("any number of unknown ids cost one refresh a minute", async () => {
+    let stored = justFetched(FRESH, 0);
+    let fetches = 0;
+    const source: KeySource = {
+      ...sourceOf(null, [key("k1")]).source,
+      read: async () => stored,
+      fetch: async () => {
+        fetches += 1;
+        return FRESH;
+      },
+      save: async () => undefined,
+    };
+    for (let afterMs = 1; afterMs <= 5 * MINUTE; afterMs += SECOND) {
+      const nowMs = NOW_MS + afterMs;
+      const begin = async (): Promise<boolean> => {
+        stored = {
+          ...stored,
+          attemptedAtMs: nowMs,
+          fetchedAtMs: nowMs,
+          freshUntilMs: nowMs + HOUR,
+        };
+        return true;
+      };
+      const id = `made up ${afterMs}`;
+      const refused = findKey({ ...source, beginRefresh: begin }, id, nowMs);
+      expect(["forbidden", "upstream_unavailable"]).toContain(
+        errorData(await refused.catch((error: unknown) => error)).code,
+      );
+    }
+    expect(fetches).toBe(4);
   });
 
   test("after a minute it may refresh again", async () => {
@@ -113,6 +162,7 @@ describe("when the keys cannot be fetched", () => {
   test("an attempt that failed a moment ago is not repeated, and nothing is accepted", async () => {
     const { source, calls } = sourceOf(justAttempted(FRESH, 1), [key("k9")]);
     expect(await lookUp(source, "k9")).toBe("upstream_unavailable");
+    expect(await waitOf(source, "k9")).toBe(MINUTE - 1);
     expect(calls).toEqual([]);
   });
 
@@ -148,6 +198,7 @@ describe("when the keys cannot be fetched", () => {
     const { source, calls } = sourceOf(null, null);
     expect(await lookUp(source, "k1")).toBe("upstream_unavailable");
     expect(calls).toEqual(["begin", "fetch", "save failure"]);
+    expect(await waitOf(source, "k1")).toBe(MINUTE);
     const failed = { ...justAttempted(FRESH, 1), failedAtMs: NOW_MS };
     const slept: number[] = [];
     const watched = {

@@ -50,8 +50,9 @@ const KEY_ID_LENGTH_MAX = 256;
 const MODULUS_LENGTH_MAX = 1_400;
 
 /**
- * The published key of this id. Throws `forbidden` for an id that Google does not publish, and
- * `upstream_unavailable` where that cannot be known now.
+ * The published key of this id. Throws `forbidden` for an id that Google did not publish when it was
+ * asked since this token came, and `upstream_unavailable` where it cannot be asked now: the set may
+ * have changed since it was fetched, so the sender has to come again once it may be asked.
  */
 export async function findKey(source: KeySource, kid: string, nowMs: number): Promise<GoogleKey> {
   const stored = await source.read();
@@ -59,14 +60,17 @@ export async function findKey(source: KeySource, kid: string, nowMs: number): Pr
   const known = nowMs < freshUntilMs + KEY_GRACE_MS ? pick(stored?.keys ?? [], kid) : undefined;
   if (known !== undefined && nowMs < freshUntilMs) return known;
   const refreshed = await refresh(source, stored, nowMs);
-  const key = typeof refreshed === "string" ? known : pick(refreshed.keys, kid);
+  if (typeof refreshed !== "string") return pick(refreshed.keys, kid) ?? refuse();
+  if (known !== undefined) return known;
+  if (refreshed === "failed") throw unavailable(COULD_NOT_FETCH, KEY_REFRESH_GAP_MS);
+  // Pushes come in crowds: those that lost the race for a refresh wait for who won it.
+  const theirs = await refreshOfAnother(source, nowMs);
+  if (theirs === null || theirs.fetchedAtMs < theirs.attemptedAtMs)
+    throw unavailable(COULD_NOT_FETCH, gapLeftMs(theirs, nowMs));
+  const key = pick(theirs.keys, kid);
   if (key !== undefined) return key;
-  // Pushes come in crowds: those that lost the race for the first refresh wait for who won it.
-  const theirs = refreshed === "left to another" ? await refreshOfAnother(source, nowMs) : null;
-  const late = pick(theirs?.keys ?? [], kid);
-  if (late !== undefined) return late;
-  if (typeof refreshed === "string" && !knowsAll(theirs ?? stored, nowMs)) throw unreachable();
-  throw new AppError("forbidden", { detail: "The push token was signed with an unknown key" });
+  if (theirs.fetchedAtMs >= nowMs) return refuse();
+  throw unavailable(NOT_KNOWN_YET, gapLeftMs(theirs, nowMs));
 }
 
 /**
@@ -124,31 +128,37 @@ async function refresh(
   return fetched;
 }
 
-/** What a refresh that is under way brings; null where it brings nothing in time, or failed before. */
+/**
+ * What is stored once a refresh that is under way has ended, or has taken too long; null where
+ * nothing is. It brought something where it was fetched no earlier than it was attempted.
+ */
 async function refreshOfAnother(source: KeySource, nowMs: number): Promise<StoredKeys | null> {
   for (let waitedMs = 0; ; waitedMs += REFRESH_LOOK_MS) {
     const stored = await source.read();
     if (stored === null) return null;
     const { attemptedAtMs, fetchedAtMs, failedAtMs = 0 } = stored;
-    if (fetchedAtMs >= attemptedAtMs) return stored;
-    if (failedAtMs >= attemptedAtMs) return null;
-    if (nowMs + waitedMs - attemptedAtMs >= REFRESH_TAKES_MAX_MS) return null;
+    const ended = fetchedAtMs >= attemptedAtMs || failedAtMs >= attemptedAtMs;
+    const isLate = nowMs + waitedMs - attemptedAtMs >= REFRESH_TAKES_MAX_MS;
+    if (ended || isLate) return stored;
     await source.sleep(REFRESH_LOOK_MS);
   }
 }
 
-/** Whether the last attempt succeeded a moment ago, so that an unknown id is really unknown. */
-function knowsAll(stored: StoredKeys | null, nowMs: number): boolean {
-  if (stored === null || stored.fetchedAtMs < stored.attemptedAtMs) return false;
-  return nowMs - stored.attemptedAtMs < KEY_REFRESH_GAP_MS;
+/** Until Google may be asked again. */
+function gapLeftMs(stored: StoredKeys | null, nowMs: number): number {
+  if (stored === null) return KEY_REFRESH_GAP_MS;
+  return Math.max(0, stored.attemptedAtMs + KEY_REFRESH_GAP_MS - nowMs);
 }
 
 const pick = (keys: readonly GoogleKey[], kid: string): GoogleKey | undefined =>
   keys.find((key) => key.kid === kid);
 
-function unreachable(): AppError {
-  return new AppError("upstream_unavailable", {
-    detail: "The keys that sign push tokens could not be fetched",
-    retryAfterMs: KEY_REFRESH_GAP_MS,
-  });
+function refuse(): never {
+  throw new AppError("forbidden", { detail: "The push token was signed with an unknown key" });
 }
+
+const COULD_NOT_FETCH = "The keys that sign push tokens could not be fetched";
+const NOT_KNOWN_YET = "The key that signed the push token is not known yet";
+
+const unavailable = (detail: string, retryAfterMs: number): AppError =>
+  new AppError("upstream_unavailable", { detail, retryAfterMs });

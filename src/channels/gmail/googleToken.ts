@@ -1,4 +1,11 @@
-import { errors, importJWK, type JWTHeaderParameters, type JWTPayload, jwtVerify } from "jose";
+import {
+  decodeJwt,
+  errors,
+  importJWK,
+  type JWTHeaderParameters,
+  type JWTPayload,
+  jwtVerify,
+} from "jose";
 import { AppError } from "../../errors/appError";
 import { findKey, type KeySource } from "./googleKeys";
 
@@ -29,7 +36,7 @@ interface PresentedToken {
  */
 export async function verifyGoogleToken(presented: PresentedToken): Promise<void> {
   const { token, rules, keys, nowMs } = presented;
-  if (token.length > TOKEN_LENGTH_MAX) throw wrong();
+  if (token.length > TOKEN_LENGTH_MAX || !claimsToBeFor(token, rules)) throw wrong();
   const keyOf = async ({ kid }: JWTHeaderParameters) => {
     if (kid === undefined || kid === "") throw wrong();
     const { n, e } = await findKey(keys, kid, nowMs);
@@ -49,6 +56,19 @@ export async function verifyGoogleToken(presented: PresentedToken): Promise<void
   } catch (error) {
     if (error instanceof errors.JOSEError) throw wrong();
     throw error;
+  }
+}
+
+/**
+ * Whether a token says the right things, whoever signed it. One that does not is refused whatever
+ * its key is, so it is not worth a look at the keys, nor a request to Google for one that is new.
+ */
+function claimsToBeFor(token: string, rules: GoogleTokenRules): boolean {
+  try {
+    const payload = decodeJwt(token);
+    return ISSUERS.includes(payload.iss ?? "") && isFor(payload, rules);
+  } catch {
+    return false;
   }
 }
 
