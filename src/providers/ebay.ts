@@ -56,15 +56,34 @@ const CONDITION_IDS = {
   used: ["2750", "3000", "4000", "5000", "6000"],
 } as const;
 
-const CURRENCIES: Readonly<Record<string, string>> = {
-  EBAY_GB: "GBP",
-  EBAY_DE: "EUR",
-  EBAY_FR: "EUR",
-  EBAY_IT: "EUR",
-  EBAY_ES: "EUR",
-  EBAY_CA: "CAD",
-  EBAY_AU: "AUD",
-};
+/**
+ * The currency in which a site prices its items:
+ * https://developer.ebay.com/api-docs/sell/metadata/types/bas:MarketplaceIdEnum
+ */
+const CURRENCIES: ReadonlyMap<string, string> = new Map([
+  ["EBAY_AT", "EUR"],
+  ["EBAY_AU", "AUD"],
+  ["EBAY_BE", "EUR"],
+  ["EBAY_CA", "CAD"],
+  ["EBAY_CH", "CHF"],
+  ["EBAY_DE", "EUR"],
+  ["EBAY_ES", "EUR"],
+  ["EBAY_FR", "EUR"],
+  ["EBAY_GB", "GBP"],
+  ["EBAY_HK", "HKD"],
+  ["EBAY_IE", "EUR"],
+  ["EBAY_IN", "INR"],
+  ["EBAY_IT", "EUR"],
+  ["EBAY_MY", "MYR"],
+  ["EBAY_NL", "EUR"],
+  ["EBAY_PH", "PHP"],
+  ["EBAY_PL", "PLN"],
+  ["EBAY_SG", "SGD"],
+  ["EBAY_TH", "THB"],
+  ["EBAY_TW", "TWD"],
+  ["EBAY_US", "USD"],
+  ["EBAY_VN", "VND"],
+]);
 
 export interface EbayDeps {
   readonly gate: Gate;
@@ -153,7 +172,7 @@ function searchParams(search: EbayQuery, site: string): URLSearchParams {
   const { categoryId, categoryName, query } = search;
   // The API knows categories by id only; their name is one more word to look for.
   const words = categoryId === null && categoryName !== null ? `${query} ${categoryName}` : query;
-  const filter = searchFilter(search, CURRENCIES[site] ?? "USD");
+  const filter = searchFilter(search, CURRENCIES.get(site) ?? null);
   return new URLSearchParams({
     q: words,
     limit: String(Math.min(search.limit * OVERFETCH, PAGE_MAX)),
@@ -163,10 +182,11 @@ function searchParams(search: EbayQuery, site: string): URLSearchParams {
 }
 
 /** https://developer.ebay.com/api-docs/buy/static/ref-buy-browse-filters.html */
-function searchFilter(search: EbayQuery, currency: string): string {
+function searchFilter(search: EbayQuery, currency: string | null): string {
   const { condition, location, maxPrice, minPrice } = search;
   const filters: string[] = [];
-  if (minPrice !== null || maxPrice !== null)
+  // The API takes no price without its currency, and one in the wrong currency finds other items.
+  if (currency !== null && (minPrice !== null || maxPrice !== null))
     filters.push(`price:[${minPrice ?? ""}..${maxPrice ?? ""}]`, `priceCurrency:${currency}`);
   if (condition !== null) filters.push(`conditionIds:{${CONDITION_IDS[condition].join("|")}}`);
   if (search.shipping === "free") filters.push("maxDeliveryCost:0");

@@ -254,6 +254,9 @@ describe("eBay", () => {
     [{}, null],
     [{ minPrice: 10, maxPrice: 50 }, "price:[10..50],priceCurrency:USD"],
     [{ maxPrice: 50, marketplaceId: "EBAY_DE" }, "price:[..50],priceCurrency:EUR"],
+    [{ maxPrice: 50, marketplaceId: "EBAY_PL" }, "price:[..50],priceCurrency:PLN"],
+    [{ minPrice: 50, marketplaceId: "EBAY_HK" }, "price:[50..],priceCurrency:HKD"],
+    [{ maxPrice: 50, marketplaceId: "EBAY_ZZ", condition: "new" as const }, "conditionIds:{1000}"],
     [{ condition: "new" }, "conditionIds:{1000}"],
     [{ condition: "open_box" }, "conditionIds:{1500}"],
     [{ shipping: "free", location: "GB" }, "maxDeliveryCost:0,itemLocationCountry:GB"],
@@ -320,7 +323,7 @@ describe("SerpApi", () => {
         product_link: "https://shop.example/1",
         product_id: "1",
         source: "Chairs & Co",
-        price: "$89.00",
+        price: "£89.00",
         extracted_price: 89,
         rating: 4.5,
         reviews: 12,
@@ -349,7 +352,7 @@ describe("SerpApi", () => {
       {
         title: "Chair one",
         price: 89,
-        currency: "USD",
+        currency: "GBP",
         link: "https://shop.example/1",
         image: "https://img.example/1.webp",
         condition: null,
@@ -372,6 +375,23 @@ describe("SerpApi", () => {
     expect(io.requests[0]?.url).toBe(
       "https://serpapi.example/search.json?engine=google_shopping&q=teak+chair&hl=en&gl=gb&min_price=50&max_price=300&api_key=serpapi-key-of-the-test",
     );
+  });
+
+  test.each([
+    ["MX", "$1,299.00", "MXN"],
+    ["CA", "$1,299.00", "CAD"],
+    ["BR", "R$ 1.299,00", "BRL"],
+    ["DE", "$1,299.00", null],
+    [null, "$1,299.00", "USD"],
+    [null, "¥1,299", null],
+    ["MX", 1299, null],
+  ])("in %s a price of %s is in %s", async (country, price, currency) => {
+    const [item] = ANSWER.shopping_results;
+    const { callIo, gate, run } = setUp(async () =>
+      jsonResponse({ ...ANSWER, shopping_results: [{ ...item, price }] }),
+    );
+    const products = await run(searchShops(gate, { ...QUERY, country }, callIo));
+    expect(products.map((product) => product.currency)).toEqual([currency]);
   });
 
   test("prices outside the range are left out where the engine ignored it", async () => {

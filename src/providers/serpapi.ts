@@ -4,6 +4,7 @@
  */
 import { readSecret } from "../config/read";
 import { type CallIo, type Gate, callProvider } from "./call";
+import { currencyOf } from "./currencies";
 import { type Json, asArray, asNumber, asObject, asText } from "./json";
 import type { Product } from "./products";
 
@@ -45,18 +46,21 @@ export async function searchShops(
   );
 }
 
+/** Without a country the API asks google.com, whose shops are those of the United States. */
+const DEFAULT_COUNTRY = "US";
+
 function parseShopping(json: Json, search: ShoppingQuery): readonly Product[] | null {
   const status = asText(asObject(json["search_metadata"])?.["status"]);
   const found = Array.isArray(json["shopping_results"]);
   // An empty result is a success with a message in `error`; a failed search says so in its status.
   if (status === "Error" || (!found && status !== "Success")) return null;
   return asArray(json["shopping_results"])
-    .flatMap((value) => parseItem(asObject(value)))
+    .flatMap((value) => parseItem(asObject(value), search.country ?? DEFAULT_COUNTRY))
     .filter((product) => isWithin(product.price, search))
     .slice(0, search.limit);
 }
 
-function parseItem(item: Json | null): Product[] {
+function parseItem(item: Json | null, country: string): Product[] {
   const title = asText(item?.["title"]);
   const link = asText(item?.["link"]) ?? asText(item?.["product_link"]);
   if (item === null || title === null || link === null) return [];
@@ -64,7 +68,7 @@ function parseItem(item: Json | null): Product[] {
     {
       title,
       price: asNumber(item["extracted_price"]),
-      currency: currencyOf(asText(item["price"])),
+      currency: currencyOf(asText(item["price"]) ?? "", country),
       link,
       image: imageOf(item["thumbnail"]),
       condition: asText(item["second_hand_condition"]),
@@ -81,12 +85,6 @@ const IMAGE_URL_CHARS_MAX = 2048;
 function imageOf(value: unknown): string | null {
   const url = asText(value);
   return url?.startsWith("https://") === true && url.length <= IMAGE_URL_CHARS_MAX ? url : null;
-}
-
-const SYMBOLS: Readonly<Record<string, string>> = { $: "USD", "€": "EUR", "£": "GBP", "¥": "JPY" };
-
-function currencyOf(price: string | null): string | null {
-  return SYMBOLS[price?.trim().charAt(0) ?? ""] ?? null;
 }
 
 /** Some countries' layouts ignore the price limits of the request. */

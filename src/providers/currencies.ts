@@ -1,0 +1,223 @@
+/**
+ * Which currency a price is in, by how it is written and the country whose shops were searched.
+ * Codes: ISO 4217, list one. Signs: the currency symbols of Unicode CLDR, in English and in the
+ * languages of their countries. `Intl` has both, but not which country has which currency, and it
+ * differs between the engines that run this.
+ */
+
+const CODES: ReadonlySet<string> = new Set(
+  (
+    "AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BGN BHD BIF BMD BND BOB BRL BSD BTN BWP BYN BZD " +
+    "CAD CDF CHF CLP CNY COP CRC CUP CVE CZK DJF DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP " +
+    "GMD GNF GTQ GYD HKD HNL HTG HUF IDR ILS INR IQD IRR ISK JMD JOD JPY KES KGS KHR KMF KPW KRW KWD " +
+    "KYD KZT LAK LBP LKR LRD LSL LYD MAD MDL MGA MKD MMK MNT MOP MRU MUR MVR MWK MXN MYR MZN NAD NGN " +
+    "NIO NOK NPR NZD OMR PAB PEN PGK PHP PKR PLN PYG QAR RON RSD RUB RWF SAR SBD SCR SDG SEK SGD SHP " +
+    "SLE SOS SRD SSP STN SVC SYP SZL THB TJS TMT TND TOP TRY TTD TWD TZS UAH UGX USD UYU UZS VED VES " +
+    "VND VUV WST XAF XCD XCG XOF XPF YER ZAR ZMW ZWG"
+  ).split(" "),
+);
+
+type ByCountry = ReadonlyMap<string, string>;
+
+/** Countries, separated by spaces, of each currency that is written with one sign. */
+function byCountry(countries: Readonly<Record<string, string>>): ByCountry {
+  return new Map(
+    Object.entries(countries).flatMap(([currency, list]) =>
+      list.split(" ").map((country) => [country, currency] as const),
+    ),
+  );
+}
+
+const KRONE = byCountry({ SEK: "SE", NOK: "NO SJ BV", DKK: "DK FO GL", ISK: "IS" });
+
+/** Signs that several currencies have: which one is meant is known by the country alone. */
+const SHARED: ReadonlyMap<string, ByCountry> = new Map(
+  Object.entries({
+    $: byCountry({
+      USD: "US AS BQ EC FM GU IO MH MP PA PR PW SV TC TL UM VG VI",
+      AUD: "AU CC CX HM KI NF NR TV",
+      NZD: "NZ CK NU PN TK",
+      XCD: "AG AI DM GD KN LC MS VC",
+      ARS: "AR",
+      BBD: "BB",
+      BMD: "BM",
+      BND: "BN",
+      BSD: "BS",
+      BZD: "BZ",
+      CAD: "CA",
+      CLP: "CL",
+      COP: "CO",
+      CUP: "CU",
+      CVE: "CV",
+      DOP: "DO",
+      FJD: "FJ",
+      GYD: "GY",
+      HKD: "HK",
+      JMD: "JM",
+      KYD: "KY",
+      LRD: "LR",
+      MOP: "MO",
+      MXN: "MX",
+      NAD: "NA",
+      SBD: "SB",
+      SGD: "SG",
+      SRD: "SR",
+      TOP: "TO",
+      TTD: "TT",
+      TWD: "TW",
+      UYU: "UY",
+      WST: "WS",
+    }),
+    "£": byCountry({
+      GBP: "GB UK GG IM JE GS",
+      EGP: "EG",
+      FKP: "FK",
+      GIP: "GI",
+      LBP: "LB",
+      SHP: "SH",
+      SSP: "SS",
+      SYP: "SY",
+    }),
+    "¥": byCountry({ JPY: "JP", CNY: "CN" }),
+    元: byCountry({ CNY: "CN", TWD: "TW", HKD: "HK", MOP: "MO" }),
+    kr: KRONE,
+    Kr: KRONE,
+    Rs: byCountry({ INR: "IN", LKR: "LK", MUR: "MU", NPR: "NP", PKR: "PK", SCR: "SC" }),
+    Fr: byCountry({ CHF: "CH LI" }),
+    C$: byCountry({ CAD: "CA", NIO: "NI" }),
+    B$: byCountry({ BND: "BN", BSD: "BS" }),
+    R: byCountry({ ZAR: "ZA" }),
+    Q: byCountry({ GTQ: "GT" }),
+    L: byCountry({ HNL: "HN", MDL: "MD" }),
+    lei: byCountry({ RON: "RO", MDL: "MD" }),
+    Bs: byCountry({ BOB: "BO", VES: "VE" }),
+    Br: byCountry({ BYN: "BY", ETB: "ET" }),
+  }),
+);
+
+/** Signs that one currency has, wherever they stand. */
+const OWN: ReadonlyMap<string, string> = new Map(
+  Object.entries({
+    A$: "AUD",
+    CI$: "KYD",
+    Can$: "CAD",
+    Cdn$: "CAD",
+    COL$: "COP",
+    EC$: "XCD",
+    G$: "GYD",
+    J$: "JMD",
+    L$: "LRD",
+    MOP$: "MOP",
+    Mex$: "MXN",
+    N$: "NAD",
+    NT$: "TWD",
+    R$: "BRL",
+    RD$: "DOP",
+    S$: "SGD",
+    SI$: "SBD",
+    T$: "TOP",
+    U$S: "USD",
+    $U: "UYU",
+    "E£": "EGP",
+    "€": "EUR",
+    "₹": "INR",
+    "₩": "KRW",
+    "₽": "RUB",
+    "₺": "TRY",
+    TL: "TRY",
+    "₴": "UAH",
+    "₪": "ILS",
+    "₫": "VND",
+    đ: "VND",
+    "฿": "THB",
+    "₱": "PHP",
+    "₦": "NGN",
+    "₵": "GHS",
+    "GH₵": "GHS",
+    "₡": "CRC",
+    "₲": "PYG",
+    "₸": "KZT",
+    "₮": "MNT",
+    "₭": "LAK",
+    "៛": "KHR",
+    "₾": "GEL",
+    "₼": "AZN",
+    "֏": "AMD",
+    "৳": "BDT",
+    円: "JPY",
+    zł: "PLN",
+    Kč: "CZK",
+    Ft: "HUF",
+    SFr: "CHF",
+    Rp: "IDR",
+    RM: "MYR",
+    "S/": "PEN",
+    "B/": "PAB",
+    KSh: "KES",
+    Ksh: "KES",
+    TSh: "TZS",
+    USh: "UGX",
+  }),
+);
+
+/** Longer texts are no prices. */
+const PRICE_CHARS_MAX = 80;
+
+/** What one part of a price says of its currency. */
+interface Meaning {
+  /** The currencies that it may be. */
+  readonly options: readonly string[];
+  /** The one that it is in the country asked about; null where that country has another sign. */
+  readonly local: string | null;
+}
+
+/**
+ * The currency of a price such as `MX$1,299.00`, as its code; null where the text and the country do
+ * not settle it, or where parts of the text contradict each other. A country has two letters, of
+ * either case.
+ */
+export function currencyOf(price: string, country: string): string | null {
+  if (price.length > PRICE_CHARS_MAX) return null;
+  // Full-width signs and spaces that do not break become the plain ones.
+  const meanings = price
+    .normalize("NFKC")
+    .split(/[\s\d]+/)
+    .map((part) => meaningOf(part.replace(/^[^\p{L}\p{Sc}]+|[^\p{L}\p{Sc}/]+$/gu, ""), country))
+    .filter((meaning) => meaning !== null);
+  const [first, ...others] = meanings;
+  if (first === undefined) return null;
+  const agreed = first.options.filter((one) =>
+    others.every(({ options }) => options.includes(one)),
+  );
+  if (agreed.length === 1) return agreed[0] ?? null;
+  return meanings.find(({ local }) => local !== null && agreed.includes(local))?.local ?? null;
+}
+
+function meaningOf(part: string, country: string): Meaning | null {
+  const [ahead = ""] = part.split("/");
+  return signMeaning(part, country) ?? codeMeaning(part) ?? signMeaning(ahead, country);
+}
+
+function signMeaning(sign: string, country: string): Meaning | null {
+  const own = OWN.get(sign) ?? abroad(sign);
+  if (own !== undefined) return one(own);
+  const shared = SHARED.get(sign);
+  const local = shared?.get(country.toUpperCase()) ?? null;
+  // A sign of letters may be a word or a unit, such as the `L` of litres, where it is no currency.
+  if (shared === undefined || (local === null && /^\p{L}+$/u.test(sign))) return null;
+  return { options: [...new Set(shared.values())], local };
+}
+
+/** A shared sign with its country before it, such as `AU$` or `CN¥`. */
+function abroad(sign: string): string | undefined {
+  const [, country = "", shared = ""] = /^([A-Z]{2})(\p{Sc})$/u.exec(sign) ?? [];
+  return SHARED.get(shared)?.get(country);
+}
+
+/** A code, alone or beside a sign: `MXN`, `MXN$`, `$MXN`. */
+function codeMeaning(part: string): Meaning | null {
+  const [, code = ""] = /^\p{Sc}?([A-Z]{3})\p{Sc}?$/u.exec(part) ?? [];
+  return CODES.has(code) ? one(code) : null;
+}
+
+const one = (currency: string): Meaning => ({ options: [currency], local: currency });
