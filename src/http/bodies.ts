@@ -1,7 +1,13 @@
+import { nestsDeeper } from "../core/jsonText";
 import { AppError } from "../errors/appError";
 
+// The grammar of RFC 9110, sections 5.6.2 to 5.6.6. Packages that parse this header hide what must be
+// refused here: a parameter that is given twice, or a quoted value without its end.
 const TOKEN = "[!#$%&'*+.^_`|~0-9A-Za-z-]+";
-const PARAMETER = new RegExp(`^(${TOKEN})=(?:(${TOKEN})|"((?:[^"\\\\]|\\\\.)*)")$`);
+const QUOTED = '"((?:[\\t !#-\\[\\]-~\\x80-\\xff]|\\\\[\\t -~\\x80-\\xff])*)"';
+/** One parameter with the semicolon before it. It may be empty: lists of them may end in one. */
+const PARAMETER = new RegExp(`[ \\t]*;[ \\t]*(?:(${TOKEN})=(?:(${TOKEN})|${QUOTED}))?`, "y");
+const JSON_TYPE = /^application\/json(?=[ \t;]|$)/i;
 const MEDIA_TYPE_LENGTH_MAX = 256;
 
 /**
@@ -10,24 +16,33 @@ const MEDIA_TYPE_LENGTH_MAX = 256;
  */
 export function requireJson(headers: Headers): void {
   const encoding = headers.get("content-encoding")?.trim().toLowerCase() ?? "identity";
-  if (encoding !== "identity" || !isJson(headers.get("content-type") ?? ""))
+  if (encoding !== "identity" || !isJson(headers.get("content-type")?.trim() ?? ""))
     throw new AppError("unsupported_media_type");
 }
 
 function isJson(contentType: string): boolean {
   if (contentType.length > MEDIA_TYPE_LENGTH_MAX) return false;
-  const [type = "", ...parameters] = contentType.split(";").map((part) => part.trim());
-  if (type.toLowerCase() !== "application/json") return false;
-  const seen = new Set<string>();
-  for (const parameter of parameters) {
-    if (parameter === "") continue;
-    const [, name = "", bare, quoted] = PARAMETER.exec(parameter) ?? [];
-    const key = name.toLowerCase();
-    if (key === "" || seen.has(key)) return false;
-    seen.add(key);
-    if (key === "charset" && !/^utf-?8$/i.test(bare ?? quoted ?? "")) return false;
+  const type = JSON_TYPE.exec(contentType)?.[0];
+  if (type === undefined) return false;
+  const parameters = parametersOf(contentType.slice(type.length));
+  const charset = parameters?.get("charset") ?? "utf-8";
+  return parameters !== null && /^utf-?8$/i.test(charset);
+}
+
+/** Parameters by their names in lower case; null where the text is none, or names one twice. */
+function parametersOf(text: string): ReadonlyMap<string, string> | null {
+  const parameters = new Map<string, string>();
+  for (let at = 0; at < text.length;) {
+    PARAMETER.lastIndex = at;
+    const found = PARAMETER.exec(text);
+    if (found === null) return null;
+    const [whole, name, bare, quoted = ""] = found;
+    at += whole.length;
+    if (name === undefined) continue;
+    if (parameters.has(name.toLowerCase())) return null;
+    parameters.set(name.toLowerCase(), bare ?? quoted.replace(/\\(.)/g, "$1"));
   }
-  return true;
+  return parameters;
 }
 
 /** Throws `payload_too_large` where the sender already says so, before a byte is read. */
@@ -96,7 +111,8 @@ export const JSON_DEPTH_MAX = 32;
 export function parseJson(bytes: Uint8Array): unknown {
   const text = decode(bytes);
   // Measured before parsing: parsers and validators recurse.
-  if (nestsTooDeep(text)) throw invalidJson(`It is nested deeper than ${JSON_DEPTH_MAX} levels.`);
+  if (nestsDeeper(text, JSON_DEPTH_MAX))
+    throw invalidJson(`It is nested deeper than ${JSON_DEPTH_MAX} levels.`);
   const value = parseText(text);
   // The walk is only for texts that could hold the key, in clear or escaped.
   if (/__proto__|\\u005f/i.test(text) && namesPrototype(value))
@@ -123,28 +139,6 @@ function parseText(text: string): unknown {
 
 const invalidJson = (reason: string): AppError =>
   new AppError("invalid_json", { detail: `The request body is not valid JSON. ${reason}` });
-
-const QUOTE = 0x22;
-const BACKSLASH = 0x5c;
-const OPENING = new Set([0x5b, 0x7b]);
-const CLOSING = new Set([0x5d, 0x7d]);
-
-function nestsTooDeep(text: string): boolean {
-  let depth = 0;
-  let inText = false;
-  for (let at = 0; at < text.length; at++) {
-    const unit = text.charCodeAt(at);
-    if (inText) {
-      if (unit === BACKSLASH) at += 1;
-      else if (unit === QUOTE) inText = false;
-    } else if (unit === QUOTE) inText = true;
-    else if (OPENING.has(unit)) {
-      depth += 1;
-      if (depth > JSON_DEPTH_MAX) return true;
-    } else if (CLOSING.has(unit)) depth -= 1;
-  }
-  return false;
-}
 
 /** Depth is bounded by then. */
 function namesPrototype(value: unknown): boolean {
