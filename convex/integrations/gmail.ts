@@ -3,10 +3,10 @@ import { isAfter } from "../../src/channels/gmail/historyId";
 import { claimKey } from "../../src/channels/gmail/notification";
 import { DAY } from "../../src/core/time";
 import { internal } from "../_generated/api";
-import { internalMutation, internalQuery } from "../_generated/server";
 import * as Claims from "../model/claims";
 import { pageOf } from "../model/creationPages";
 import * as Duplicates from "../model/duplicates";
+import { internalMutation, internalQuery } from "../model/functionBoundaries";
 import * as GmailHistory from "../model/gmailHistory";
 import * as Inbox from "../model/inbox";
 import { gmailNotification } from "../model/integrationTables";
@@ -39,7 +39,7 @@ export const accept = internalMutation({
     const taken = await takeLimits(ctx, { route: "gmail_push", addressKey, leaveOut }, nowMs);
     if (taken.kind === "refused") return taken;
     await Claims.put(ctx, { ...claim, ttlMs: CLAIM_TTL_MS }, nowMs);
-    const id = await Inbox.enqueue(ctx, { type: "gmail_history", ...notification }, nowMs);
+    const id = await Inbox.enqueue(ctx, { type: "gmail_history", ...notification }, { nowMs });
     await ctx.scheduler.runAfter(0, internal.integrations.inbox.processJobs, {
       jobs: [{ id, attempts: 0 }],
     });

@@ -35,7 +35,7 @@ export async function gmailPush(ctx: ActionCtx, call: WebhookCall): Promise<Resp
   const { key } = call.client;
   const received = { notification, receivedAtMs: call.nowMs };
   const args = key === undefined ? received : { ...received, addressKey: key };
-  const part = await throughContention(
+  const acceptance = await throughContention(
     (leaveOut) => ctx.runMutation(internal.integrations.gmail.accept, { ...args, leaveOut }),
     {
       failOpen: failOpenLimits(routeRow("gmailPush")),
@@ -47,7 +47,7 @@ export async function gmailPush(ctx: ActionCtx, call: WebhookCall): Promise<Resp
         }),
     },
   );
-  return answerTo([part]);
+  return answerTo(acceptance);
 }
 
 function keySource(ctx: ActionCtx, gate: Gate): KeySource {

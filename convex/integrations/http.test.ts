@@ -112,7 +112,7 @@ describe("receiving WhatsApp deliveries", () => {
     expect(await inboxSize(t)).toBe(0);
   });
 
-  test("a delivery of many messages is accepted in bounded parts", async () => {
+  test("a delivery of many messages is accepted by one mutation, in bounded parts", async () => {
     const t = backend();
     const ctx = actionCtx(t);
     const runMutation = vi.spyOn(ctx, "runMutation");
@@ -121,8 +121,18 @@ describe("receiving WhatsApp deliveries", () => {
       id: `wamid.${index}`,
     }));
     await whatsappReceive(ctx, call(delivery({ messages })));
-    expect(runMutation).toHaveBeenCalledTimes(3);
-    expect(await inboxSize(t)).toBe(250);
+    expect(runMutation).toHaveBeenCalledTimes(1);
+    expect(await inboxSize(t)).toBe(3);
+  });
+
+  test("a delivery of a hundred messages, named twice each, is accepted message by message", async () => {
+    const t = backend();
+    const messages = Array.from({ length: 200 }, (_, index) => ({
+      ...TEXT_MESSAGE,
+      id: `wamid.${index % 100}`,
+    }));
+    await receive(t, delivery({ messages }));
+    expect(await inboxSize(t)).toBe(100);
   });
 
   test("a refusal carries the limit and when to come again", async () => {
@@ -314,13 +324,21 @@ describe("Gmail pushes", () => {
       expect(fetched).toHaveBeenCalledTimes(1);
     });
 
-    test("an unknown key id is forbidden and costs one refresh a minute", async () => {
+    test("an unknown key id waits for the next refresh, of which there is one a minute", async () => {
+      vi.useFakeTimers();
       const fetched = await publish(200);
       const t = backend();
       await verify(t, await bearer());
+      vi.advanceTimersByTime(20_000);
       for (let attempt = 0; attempt < 3; attempt++)
-        expect((await refusalOf(verify(t, await bearer("k9")))).code).toBe("forbidden");
+        expect(await refusalOf(verify(t, await bearer("k9")))).toMatchObject({
+          code: "upstream_unavailable",
+          retryAfterMs: 40_000,
+        });
       expect(fetched).toHaveBeenCalledTimes(1);
+      vi.advanceTimersByTime(40_000);
+      expect((await refusalOf(verify(t, await bearer("k9")))).code).toBe("forbidden");
+      expect(fetched).toHaveBeenCalledTimes(2);
     });
 
     test("one refresh is begun a minute, whoever asks", async () => {
@@ -333,6 +351,7 @@ describe("Gmail pushes", () => {
     });
 
     test("are not accepted while the keys cannot be fetched", async () => {
+      vi.useFakeTimers();
       await publish(404);
       const t = backend();
       for (let attempt = 0; attempt < 2; attempt++)

@@ -6,8 +6,9 @@ import { AppError, errorData } from "../../src/errors/appError";
 import { log } from "../../src/log/log";
 import { internal } from "../_generated/api";
 import type { Doc } from "../_generated/dataModel";
-import { internalMutation, internalQuery, type MutationCtx } from "../_generated/server";
+import type { MutationCtx } from "../_generated/server";
 import { type Batch, newBatch, takeBatch } from "../model/batch";
+import { internalMutation, internalQuery } from "../model/functionBoundaries";
 import * as GmailHistory from "../model/gmailHistory";
 import * as Inbox from "../model/inbox";
 import type { InboxEvent } from "../model/integrationTables";
@@ -113,6 +114,11 @@ async function apply(ctx: MutationCtx, event: InboxEvent, receivedAtMs: number):
     const { emailAddress, historyId } = event;
     const args = { notification: { emailAddress, historyId }, receivedAtMs };
     await ctx.runMutation(internal.integrations.gmail.applyNotification, args);
+    return;
+  }
+  if (event.type === "whatsapp_part") {
+    const { events } = event;
+    await ctx.runMutation(internal.integrations.whatsapp.applyPart, { events, receivedAtMs });
     return;
   }
   await ctx.runMutation(internal.integrations.whatsapp.applyEvent, { event, receivedAtMs });

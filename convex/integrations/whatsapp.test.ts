@@ -50,6 +50,9 @@ const accept = (t: Backend, events: (MessageEvent | StatusReport)[], addressKey?
     addressKey === undefined ? { events } : { events, addressKey },
   );
 
+const acceptParts = (t: Backend, key: string, parts: (MessageEvent | StatusReport)[][]) =>
+  t.mutation(internal.integrations.whatsapp.acceptParts, { key, parts, addressKey: "address:a" });
+
 const settle = (t: Backend) => t.finishAllScheduledFunctions(() => vi.runAllTimers());
 
 const stored = (t: Backend) =>
@@ -125,6 +128,108 @@ describe("accepting a delivery", () => {
     expect(messages).toHaveLength(100);
     expect(inbox.every(({ state }) => state === "done")).toBe(true);
   });
+});
+
+describe("accepting a delivery in parts", () => {
+  const PARTS = [[message("m1"), report("s1", "sent", 10)], [message("m2")]];
+
+  test("stores a row and a schedule for each, and one claim", async () => {
+    const t = backend();
+    expect(await acceptParts(t, "k", PARTS)).toMatchObject({ kind: "accepted" });
+    const { inbox, claims, scheduled } = await stored(t);
+    expect(inbox.map(({ state, event }) => [state, event])).toEqual(
+      PARTS.map((events) => ["queued", { type: "whatsapp_part", events }]),
+    );
+    expect(claims).toMatchObject([{ scope: "whatsapp_delivery", key: "k" }]);
+    expect(scheduled).toHaveLength(2);
+  });
+
+  test("claims and stores each event when its part's turn comes, as received when the whole was", async () => {
+    const t = backend();
+    await acceptParts(t, "k", PARTS);
+    vi.setSystemTime(START_MS + SECOND);
+    await settle(t);
+    const { inbox, messages, claims } = await stored(t);
+    expect(messages.map(({ messageId }) => messageId).sort()).toEqual(["m1", "m2", "s1"]);
+    expect(messages.every(({ receivedAtMs }) => receivedAtMs === START_MS)).toBe(true);
+    expect(inbox).toHaveLength(5);
+    expect(inbox.every(({ state, event }) => state === "done" && event === null)).toBe(true);
+    expect(claims.map(({ scope }) => scope).sort()).toEqual([
+      "whatsapp_delivery",
+      "whatsapp_message",
+      "whatsapp_message",
+      "whatsapp_status",
+    ]);
+  });
+
+  test("a second time is a duplicate, and costs nothing of the limits", async () => {
+    vi.stubEnv("RATE_LIMIT_WHATSAPP_MAX", "1");
+    const t = backend();
+    await acceptParts(t, "k", PARTS);
+    const { inbox, limits } = await stored(t);
+    expect(await acceptParts(t, "k", PARTS)).toEqual({ kind: "duplicate" });
+    expect(await stored(t)).toMatchObject({ inbox, limits });
+    expect(await t.run((ctx) => ctx.db.query("rateLimitEvents").take(10))).toMatchObject([
+      { bucket: "replay", outcome: "duplicate", reason: "whatsapp_delivery", count: 1 },
+    ]);
+  });
+
+  test("beyond the limit stores nothing, and takes it once however many parts there are", async () => {
+    vi.stubEnv("RATE_LIMIT_WHATSAPP_MAX", "1");
+    const t = backend();
+    expect(await acceptParts(t, "k", PARTS)).toMatchObject({ kind: "accepted" });
+    const before = await stored(t);
+    expect(await acceptParts(t, "other", PARTS)).toMatchObject({ kind: "refused" });
+    expect(await stored(t)).toEqual(before);
+  });
+
+  test("leaves out what came one by one, before its part's turn or after its acceptance", async () => {
+    const t = backend();
+    await accept(t, [message("m1", { text: "first" })]);
+    await acceptParts(t, "k", PARTS);
+    await accept(t, [message("m2", { text: "first" })]);
+    await settle(t);
+    const { inbox, messages } = await stored(t);
+    expect(inbox).toHaveLength(5);
+    const texts = messages.filter(({ text }) => text !== null).map(({ text }) => text);
+    expect(texts).toEqual(["first", "first"]);
+  });
+
+  test("leaves a part that fails with nothing of it stored, and tries it again", async () => {
+    const t = backend();
+    const claim = { scope: "whatsapp_message", key: "m1", firstSeenAt: 0, expiresAt: START_MS * 2 };
+    // Two claims of one event, which the code never makes: whatever looks it up fails.
+    const second = await t.run(async (ctx) => {
+      await ctx.db.insert("idempotencyKeys", claim);
+      return await ctx.db.insert("idempotencyKeys", claim);
+    });
+    await acceptParts(t, "k", [[message("m2"), message("m1")], [message("m3")]]);
+    await settle(t);
+    const failed = await stored(t);
+    expect(failed.messages.map(({ messageId }) => messageId)).toEqual(["m3"]);
+    const dead = failed.inbox.filter(({ state }) => state === "dead_letter");
+    expect(dead).toMatchObject([{ event: { type: "whatsapp_part" } }]);
+    await t.run((ctx) => ctx.db.delete("idempotencyKeys", second));
+    for (const { _id } of dead)
+      await t.mutation(internal.integrations.inbox.requeueDeadLetter, { id: _id });
+    await settle(t);
+    expect((await stored(t)).messages.map(({ messageId }) => messageId)).toEqual(["m3", "m2"]);
+  });
+});
+
+test("what a message holds beside its columns is stored with it", async () => {
+  const t = backend();
+  const data = { dataJson: '{"location":{"latitude":18}}', dataTruncated: true };
+  await accept(t, [message("m1", data), message("m2"), report("m3", "read", 10)]);
+  await accept(t, [message("m3", data)]);
+  await settle(t);
+  const { messages } = await stored(t);
+  expect(messages).toMatchObject([
+    data,
+    { messageId: "m2" },
+    { ...data, delivery: { status: "read" } },
+  ]);
+  expect(messages[1]).not.toHaveProperty("dataJson");
 });
 
 describe("a claim", () => {

@@ -1,21 +1,32 @@
 import { v } from "convex/values";
 import { claimKey, type MessageEvent, type WhatsappEvent } from "../../src/channels/whatsapp/event";
+import { byClaim } from "../../src/channels/whatsapp/parts";
 import { joinStatus, NO_STATUS } from "../../src/channels/whatsapp/status";
 import { DAY } from "../../src/core/time";
 import { internal } from "../_generated/api";
-import type { Doc } from "../_generated/dataModel";
-import { internalMutation, internalQuery, type MutationCtx } from "../_generated/server";
+import type { Doc, Id } from "../_generated/dataModel";
+import type { MutationCtx } from "../_generated/server";
 import * as Claims from "../model/claims";
 import { pageOf } from "../model/creationPages";
 import * as Duplicates from "../model/duplicates";
+import { internalMutation, internalQuery } from "../model/functionBoundaries";
 import * as Inbox from "../model/inbox";
 import { whatsappEvent } from "../model/integrationTables";
 import { acceptance, type Acceptance, countAccepted, takeLimits } from "../model/webhookAdmission";
 import * as WhatsappMessages from "../model/whatsappMessages";
 
+const ROUTE = "whatsapp_webhook";
+/** Claims of large deliveries as a whole. */
+const DELIVERY_SCOPE = "whatsapp_delivery";
 const CLAIM_TTL_MS = 3 * DAY;
 /** Jobs of one scheduled run, so that its nested transactions stay within one second. */
 const JOBS_PER_RUN = 20;
+
+const received = {
+  addressKey: v.optional(v.string()),
+  receivedAtMs: v.optional(v.number()),
+  leaveOut: v.optional(v.array(v.string())),
+};
 
 /**
  * Accepts the events of a delivery that are new: limits, claims, inbox rows and the scheduled
@@ -23,12 +34,7 @@ const JOBS_PER_RUN = 20;
  * counted.
  */
 export const accept = internalMutation({
-  args: {
-    events: v.array(whatsappEvent),
-    addressKey: v.optional(v.string()),
-    receivedAtMs: v.optional(v.number()),
-    leaveOut: v.optional(v.array(v.string())),
-  },
+  args: { events: v.array(whatsappEvent), ...received },
   returns: acceptance,
   handler: async (ctx, { events, addressKey, leaveOut, receivedAtMs }): Promise<Acceptance> => {
     const nowMs = Date.now();
@@ -39,19 +45,54 @@ export const accept = internalMutation({
       if (first !== undefined) await Duplicates.count(ctx, claimKey(first).scope, nowMs);
       return { kind: "duplicate" };
     }
-    const taken = await takeLimits(ctx, { route: "whatsapp_webhook", addressKey, leaveOut }, nowMs);
+    const taken = await takeLimits(ctx, { route: ROUTE, addressKey, leaveOut }, nowMs);
     if (taken.kind === "refused") return taken;
-    const jobs = [];
-    for (const event of fresh) {
-      await Claims.put(ctx, { ...claimKey(event), ttlMs: CLAIM_TTL_MS }, nowMs);
-      jobs.push({ id: await Inbox.enqueue(ctx, event, nowMs), attempts: 0 });
-    }
-    for (let first = 0; first < jobs.length; first += JOBS_PER_RUN)
-      await ctx.scheduler.runAfter(0, internal.integrations.inbox.processJobs, {
-        jobs: jobs.slice(first, first + JOBS_PER_RUN),
-      });
-    await countAccepted(ctx, { route: "whatsapp_webhook", receivedAtMs });
+    await storeEach(ctx, fresh, { nowMs });
+    await countAccepted(ctx, { route: ROUTE, receivedAtMs });
     return taken;
+  },
+});
+
+/**
+ * Accepts a delivery of more events than one transaction claims, in parts: one claim of the whole,
+ * an inbox row for each part, and the limits as for any one delivery. What of it is new is found
+ * out by its parts, so a delivery whose events all came before, one by one, is no duplicate here:
+ * it is accepted, and changes nothing.
+ */
+export const acceptParts = internalMutation({
+  args: { key: v.string(), parts: v.array(v.array(whatsappEvent)), ...received },
+  returns: acceptance,
+  handler: async (ctx, { key, parts, addressKey, leaveOut, receivedAtMs }): Promise<Acceptance> => {
+    const nowMs = Date.now();
+    const claim = { scope: DELIVERY_SCOPE, key };
+    if ((await Claims.find(ctx, claim, nowMs)) !== null) {
+      await Duplicates.count(ctx, DELIVERY_SCOPE, nowMs);
+      return { kind: "duplicate" };
+    }
+    const taken = await takeLimits(ctx, { route: ROUTE, addressKey, leaveOut }, nowMs);
+    if (taken.kind === "refused") return taken;
+    await Claims.put(ctx, { ...claim, ttlMs: CLAIM_TTL_MS }, nowMs);
+    for (const events of parts) {
+      const id = await Inbox.enqueue(ctx, { type: "whatsapp_part", events }, { nowMs });
+      await schedule(ctx, [{ id, attempts: 0 }]);
+    }
+    await countAccepted(ctx, { route: ROUTE, receivedAtMs });
+    return taken;
+  },
+});
+
+/**
+ * The effect of a part, run inside inbox:processJobs: what accept does with a small delivery, for
+ * the events that are new. A part that fails leaves none of them, and is tried again.
+ */
+export const applyPart = internalMutation({
+  args: { events: v.array(whatsappEvent), receivedAtMs: v.number() },
+  returns: v.null(),
+  handler: async (ctx, { events, receivedAtMs }) => {
+    const nowMs = Date.now();
+    const fresh = await unclaimed(ctx, events, nowMs);
+    await storeEach(ctx, fresh, { nowMs, receivedAtMs });
+    return null;
   },
 });
 
@@ -107,14 +148,34 @@ async function unclaimed(
   events: readonly WhatsappEvent[],
   nowMs: number,
 ): Promise<WhatsappEvent[]> {
-  const fresh = new Map<string, WhatsappEvent>();
+  const fresh: WhatsappEvent[] = [];
+  for (const event of byClaim(events).values())
+    if ((await Claims.find(ctx, claimKey(event), nowMs)) === null) fresh.push(event);
+  return fresh;
+}
+
+/** Claims and stores events that are new, and schedules their processing. */
+async function storeEach(
+  ctx: MutationCtx,
+  events: readonly WhatsappEvent[],
+  at: { readonly nowMs: number; readonly receivedAtMs?: number },
+): Promise<void> {
+  const jobs = [];
   for (const event of events) {
-    const claim = claimKey(event);
-    // By key, because a delivery may name an event twice.
-    if ((await Claims.find(ctx, claim, nowMs)) === null)
-      fresh.set(`${claim.scope} ${claim.key}`, event);
+    await Claims.put(ctx, { ...claimKey(event), ttlMs: CLAIM_TTL_MS }, at.nowMs);
+    jobs.push({ id: await Inbox.enqueue(ctx, event, at), attempts: 0 });
   }
-  return [...fresh.values()];
+  for (let first = 0; first < jobs.length; first += JOBS_PER_RUN)
+    await schedule(ctx, jobs.slice(first, first + JOBS_PER_RUN));
+}
+
+interface Job {
+  readonly id: Id<"webhookInbox">;
+  readonly attempts: number;
+}
+
+async function schedule(ctx: MutationCtx, jobs: Job[]): Promise<void> {
+  await ctx.scheduler.runAfter(0, internal.integrations.inbox.processJobs, { jobs });
 }
 
 interface Received<Type extends WhatsappEvent["type"]> {
@@ -143,9 +204,13 @@ async function applyMessage(
 
 function fieldsOf(event: MessageEvent) {
   const { messageId, from, fromUserId, phoneNumberId, kind, sentAtMs } = event;
-  const { text, textTruncated, mediaId, contextId } = event;
+  const { text, textTruncated, mediaId, contextId, dataJson, dataTruncated } = event;
   const identity = { messageId, from, fromUserId, phoneNumberId, kind, sentAtMs };
-  return { ...identity, text, textTruncated, mediaId, contextId };
+  const data = {
+    ...(dataJson === undefined ? {} : { dataJson }),
+    ...(dataTruncated === undefined ? {} : { dataTruncated }),
+  };
+  return { ...identity, text, textTruncated, mediaId, contextId, ...data };
 }
 
 async function applyStatus(

@@ -3,8 +3,8 @@ import type { WebhookCall } from "../../src/channels/call";
 import { throughContention } from "../../src/channels/contention";
 import { HUB_SIGNATURE_HEADER, verifyHub256 } from "../../src/channels/signature/hub256";
 import { readDelivery } from "../../src/channels/whatsapp/delivery";
-import type { WhatsappEvent } from "../../src/channels/whatsapp/event";
 import { answerHandshake } from "../../src/channels/whatsapp/handshake";
+import { type Plan, planOf } from "../../src/channels/whatsapp/parts";
 import { env } from "../../src/config/env";
 import { readSecret } from "../../src/config/read";
 import { failOpenLimits } from "../../src/http/guards";
@@ -12,9 +12,6 @@ import { routeRow } from "../../src/http/routes";
 import { log } from "../../src/log/log";
 import { internal } from "../_generated/api";
 import type { ActionCtx } from "../_generated/server";
-
-/** Events of one accept: a delivery may carry a thousand, a transaction should not. */
-const EVENTS_PER_ACCEPT = 100;
 
 /** Verifier of the scheme `hub-256`. */
 export async function verifyWhatsappSignature(
@@ -37,23 +34,25 @@ export async function whatsappVerify(
 export async function whatsappReceive(ctx: ActionCtx, call: WebhookCall): Promise<Response> {
   const { events, ignored } = await readDelivery(call.body, call.nowMs);
   if (ignored > 0) log.event("whatsapp_changes_ignored", { count: ignored });
-  const parts: Acceptance[] = [];
-  for (let first = 0; first < events.length; first += EVENTS_PER_ACCEPT) {
-    const part = events.slice(first, first + EVENTS_PER_ACCEPT);
-    parts.push(await accept(ctx, part, call));
-  }
-  return answerTo(parts);
+  return answerTo(events.length === 0 ? null : await accept(ctx, await planOf(events), call));
 }
 
+/** One transaction, however large the delivery: it is stored as a whole, or refused as a whole. */
 async function accept(
   ctx: ActionCtx,
-  events: WhatsappEvent[],
+  plan: Plan,
   { client, nowMs }: WebhookCall,
 ): Promise<Acceptance> {
-  const received = { events, receivedAtMs: nowMs };
-  const args = client.key === undefined ? received : { ...received, addressKey: client.key };
+  const { accept: acceptEach, acceptParts } = internal.integrations.whatsapp;
+  const address = client.key === undefined ? {} : { addressKey: client.key };
+  const received = { receivedAtMs: nowMs, ...address };
   return await throughContention(
-    (leaveOut) => ctx.runMutation(internal.integrations.whatsapp.accept, { ...args, leaveOut }),
+    async (leaveOut) => {
+      if (plan.kind === "each")
+        return await ctx.runMutation(acceptEach, { events: plan.events, ...received, leaveOut });
+      const { key, parts } = plan;
+      return await ctx.runMutation(acceptParts, { key, parts, ...received, leaveOut });
+    },
     {
       failOpen: failOpenLimits(routeRow("whatsappReceive")),
       lost: () =>

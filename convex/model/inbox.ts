@@ -11,11 +11,14 @@ const DEAD_LETTER_RETENTION_MS = 30 * DAY;
 /** A job this long overdue has lost its scheduled attempt. */
 const OVERDUE_MS = 10 * MINUTE;
 
-/** Stores an accepted event as a job due now. The caller schedules its first attempt. */
+/**
+ * Stores an accepted event as a job due now. The caller schedules its first attempt. An event of a
+ * delivery that was stored in parts was received when the delivery was.
+ */
 export async function enqueue(
   ctx: MutationCtx,
   event: InboxEvent,
-  nowMs: number,
+  { nowMs, receivedAtMs = nowMs }: { readonly nowMs: number; readonly receivedAtMs?: number },
 ): Promise<Id<"webhookInbox">> {
   return await ctx.db.insert("webhookInbox", {
     state: "queued",
@@ -23,7 +26,7 @@ export async function enqueue(
     attempts: 0,
     dueAtMs: nowMs,
     lastErrorCode: null,
-    receivedAtMs: nowMs,
+    receivedAtMs,
   });
 }
 

@@ -22,6 +22,9 @@ const messageFields = {
   textTruncated: v.boolean(),
   mediaId: nullableText,
   contextId: nullableText,
+  // Absent where a message holds nothing more than its columns, and in rows of before there were any.
+  dataJson: v.optional(v.string()),
+  dataTruncated: v.optional(v.boolean()),
   sentAtMs: v.number(),
 };
 
@@ -44,6 +47,8 @@ export const gmailNotification = v.object({ emailAddress: v.string(), historyId:
 /** What an inbox row asks to be done. */
 export const inboxEvent = v.union(
   whatsappEvent,
+  // A part of a large delivery: its events get rows of their own when this one's turn comes.
+  v.object({ type: v.literal("whatsapp_part"), events: v.array(whatsappEvent) }),
   v.object({ type: v.literal("gmail_history"), ...gmailNotification.fields }),
 );
 export type InboxEvent = Infer<typeof inboxEvent>;
@@ -75,8 +80,8 @@ const deliveryState = v.object({
 
 /** Tables of the webhook channels, spread into the schema. */
 export const integrationTables = {
-  // Accepted webhook events, each a job. Written by the accept mutations and by inbox:processJobs; read
-  // by inbox:processJobs by id, and by operators. There is no visible "processing": an attempt is one
+  // Accepted webhook events, each a job, and parts of large deliveries. Written by the accept mutations,
+  // whatsapp:applyPart and inbox:processJobs; read by inbox:processJobs by id, and by operators. There is no visible "processing": an attempt is one
   // transaction. A done row dies after 3 days without its event, a dead letter after 30.
   webhookInbox: defineTable({
     state: v.union(v.literal("queued"), v.literal("done"), v.literal("dead_letter")),

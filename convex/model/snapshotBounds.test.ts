@@ -1,4 +1,5 @@
 import { expect, test, vi } from "vitest";
+import { PART_BYTES_MAX } from "../../src/channels/whatsapp/parts";
 import { KIB } from "../../src/core/bytes";
 import { MINUTE } from "../../src/core/time";
 import { PROVIDER_IDS } from "../../src/providers/table";
@@ -12,6 +13,8 @@ useStillClock();
 /** The most that a snapshot may read, whatever there is. */
 const BOUNDS = { documentsRead: 500, bytesRead: 256 * KIB };
 const TEXT = "x".repeat(20 * KIB);
+/** As large as a row of the inbox may be: a part of a large delivery. */
+const PART = "x".repeat(PART_BYTES_MAX);
 
 /** Rows of one table in transactions that stay within the platform's limits. */
 async function insertMany(
@@ -41,7 +44,7 @@ const inbox = (t: Backend, count: number) =>
   insertMany(t, count, (ctx, i) =>
     ctx.db.insert("webhookInbox", {
       state: i % 2 === 0 ? "queued" : "dead_letter",
-      event: { type: "gmail_history", emailAddress: TEXT, historyId: "1" },
+      event: { type: "gmail_history", emailAddress: PART, historyId: "1" },
       attempts: 0,
       dueAtMs: START_MS,
       lastErrorCode: null,

@@ -14,22 +14,20 @@ export type Acceptance =
     };
 
 /**
- * The answer to a delivery whose parts were decided one by one. It is a duplicate when every part
- * was. Throws the refusal of a part: the provider then delivers all of it again, and the parts
- * that were stored are duplicates.
+ * The answer to a delivery; null for one without anything to store. Throws its refusal: the
+ * provider then delivers all of it again.
  */
-export function answerTo(parts: readonly Acceptance[]): Response {
-  for (const part of parts)
-    if (part.kind === "refused")
-      throw new AppError(part.code, { retryAfterMs: part.retryAfterMs, limit: part.limit });
-  // Of several parts the last one knows what is left.
-  const limits = parts.findLast((part) => part.kind === "accepted")?.limits ?? [];
-  const replayed = parts.length > 0 && parts.every(({ kind }) => kind === "duplicate");
+export function answerTo(acceptance: Acceptance | null): Response {
+  if (acceptance?.kind === "refused") {
+    const { code, limit, retryAfterMs } = acceptance;
+    throw new AppError(code, { retryAfterMs, limit });
+  }
+  const limits = acceptance?.kind === "accepted" ? acceptance.limits : [];
   return new Response("OK", {
     headers: {
       "content-type": "text/plain; charset=utf-8",
       ...rateLimitHeaders(...limits),
-      ...(replayed ? { "x-idempotent-replay": "1" } : {}),
+      ...(acceptance?.kind === "duplicate" ? { "x-idempotent-replay": "1" } : {}),
     },
   });
 }

@@ -17,7 +17,7 @@ export interface SiteOptions {
 const RESPONSE_BYTES_MAX = 20 * 1024 * 1024;
 const REQUEST_BUFFER_BYTES = 256 * 1024;
 /** An answer given before the body has arrived is lost if the connection is cut at once. */
-const LEFTOVER_BYTES_MAX = 1024 * 1024;
+const LEFTOVER_BYTES_MAX = 4 * 1024 * 1024;
 const LEFTOVER_MS_MAX = 2_000;
 const METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"];
 const WITHOUT_BODY = ["GET", "HEAD", "OPTIONS"];
@@ -257,10 +257,13 @@ function drainLeftover(request: IncomingMessage): void {
   };
   const timer = setTimeout(close, LEFTOVER_MS_MAX);
   request.removeAllListeners("data");
-  request.on("data", (chunk: Buffer) => {
+  const count = (chunk: Buffer) => {
     bytes += chunk.length;
-    if (bytes > LEFTOVER_BYTES_MAX) close();
-  });
+    if (bytes <= LEFTOVER_BYTES_MAX) return;
+    request.off("data", count);
+    close();
+  };
+  request.on("data", count);
   request.once("close", () => {
     clearTimeout(timer);
   });

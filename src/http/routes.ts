@@ -5,6 +5,7 @@
  */
 import type * as z from "zod";
 import type { SettingName } from "../config/knobs";
+import { KIB, MIB } from "../core/bytes";
 import type { ErrorCode } from "../errors/table";
 import {
   ChatAbortBody,
@@ -74,15 +75,20 @@ export interface RouteRow {
 export const HEADER_MEANINGS = {
   "Idempotency-Key":
     "1 to 255 characters, bare or as a quoted string. The same key and body replays the answer.",
-  "Last-Event-ID": "Id of the last event seen; every later one follows.",
+  "Last-Event-ID":
+    "Id of the last event seen; every later one follows. One that the stream has not given, while it runs or after its end, is `invalid_request`.",
   "X-Idempotent-Replay": "`1` where this answer repeats an earlier one.",
   RateLimit: "What is left of the limits, as a structured field.",
   "RateLimit-Policy": "The limits, as a structured field.",
 } as const;
 
-const KIB = 1_024;
 const CHAT_BYTES_MAX = 64 * KIB;
-const WEBHOOK_BYTES_MAX = 256 * KIB;
+const GMAIL_PUSH_BYTES_MAX = 256 * KIB;
+/**
+ * What Meta may send in one delivery. The signature covers the body, so this much is read of a
+ * sender who has shown nothing yet; it is parsed, and stored, only once it is signed.
+ */
+const WHATSAPP_DELIVERY_BYTES_MAX = 3 * MIB;
 
 const limit = (
   name: string,
@@ -183,7 +189,7 @@ export const ROUTES = {
     errors: ["not_found"],
     success: [
       answer(200, "Every event after the last one seen, live until the end.", EVENT_STREAM),
-      answer(204, "Nothing follows: the stream has ended and all of it was seen."),
+      answer(204, "Nothing follows: the stream has ended, and its last event was seen."),
     ],
   },
   chatAbort: {
@@ -218,7 +224,7 @@ export const ROUTES = {
     summary: "Receive a Gmail change from Pub/Sub",
     auth: { kind: "signature", scheme: "google-push" },
     body: GmailPushBody,
-    bodyBytesMax: WEBHOOK_BYTES_MAX,
+    bodyBytesMax: GMAIL_PUSH_BYTES_MAX,
     query: null,
     guards: [
       limit("gmail_push", "address", [
@@ -250,7 +256,7 @@ export const ROUTES = {
     summary: "Receive WhatsApp messages and status reports",
     auth: { kind: "signature", scheme: "hub-256" },
     body: WhatsappBody,
-    bodyBytesMax: WEBHOOK_BYTES_MAX,
+    bodyBytesMax: WHATSAPP_DELIVERY_BYTES_MAX,
     query: null,
     guards: [
       limit("whatsapp_webhook", "address", [

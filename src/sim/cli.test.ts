@@ -6,8 +6,9 @@ import { join, resolve } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { runSim } from "./cli";
 import { hub256 } from "./deliveries";
+import { WHATSAPP_DELIVERIES } from "./fixtures/whatsapp";
 import { startSimulators, type Simulators } from "./index";
-import { record, text } from "./json";
+import { list, record, text } from "./json";
 
 const NOW_MS = 1_760_000_000_000;
 const SCRATCH = resolve(".output/tmp");
@@ -149,6 +150,91 @@ describe("whatsapp", () => {
     );
     expect(delivery?.body).toContain('"id":"wamid.x"');
     expect(delivery?.body).toContain('"from":"15557654321"');
+  });
+
+  const sent = async (argv: readonly string[]) => {
+    received = [];
+    const done = await run(["whatsapp", ...argv]);
+    expect(done).toMatchObject({ code: 0, err: "" });
+    const body = received[0]?.body ?? "{}";
+    const signature = received[0]?.headers["x-hub-signature-256"];
+    expect(signature).toBe(hub256(SECRETS.WHATSAPP_APP_SECRET, body));
+    const { entry } = JSON.parse(body) as typeof WHATSAPP_DELIVERIES.text;
+    const { value } = entry[0]?.changes[0] ?? {};
+    return record(value);
+  };
+
+  test.each([
+    [["new", "text", "--edit", "wamid.a"], WHATSAPP_DELIVERIES.edit],
+    [["--revoke", "wamid.a"], WHATSAPP_DELIVERIES.revoke],
+    [["👍", "--react", "wamid.a"], WHATSAPP_DELIVERIES.reaction],
+    [["--react", "wamid.a"], WHATSAPP_DELIVERIES.reactionRemoved],
+    [["Quay 3", "--location=-17.9,76"], WHATSAPP_DELIVERIES.location],
+    [["please", "--order", "sku-1:2,sku-7"], WHATSAPP_DELIVERIES.order],
+    [["--flow", '{"rating":"5"}'], WHATSAPP_DELIVERIES.flow],
+  ])("sends %j with the fields that Meta's reference shows", async (argv, fixture) => {
+    deploy({}, SECRETS);
+    const [message] = list((await sent(argv))["messages"]).map(record);
+    const documented = record(fixture.entry[0]?.changes[0]?.value["messages" as never][0]);
+    const type = text(documented["type"]);
+    expect(message?.["type"]).toBe(type);
+    const own = record(message?.[type]);
+    expect(Object.keys(own).length).toBeGreaterThan(0);
+    for (const key of Object.keys(own)) expect(record(documented[type])).toHaveProperty(key);
+  });
+
+  test("sends what it is told", async () => {
+    deploy({}, SECRETS);
+    const only = async (argv: readonly string[]) => list((await sent(argv))["messages"])[0];
+    expect(await only(["new", "text", "--edit", "wamid.a"])).toMatchObject({
+      edit: { original_message_id: "wamid.a", message: { text: { body: "new text" } } },
+    });
+    expect(await only(["Quay 3", "--location=-17.9,76"])).toMatchObject({
+      location: { latitude: -17.9, longitude: 76, name: "Quay 3" },
+    });
+    expect(await only(["--order", "sku-1:2,sku-7"])).toMatchObject({
+      order: {
+        product_items: [
+          { product_retailer_id: "sku-1", quantity: 2 },
+          { product_retailer_id: "sku-7", quantity: 1 },
+        ],
+      },
+    });
+    expect(await only(["--flow", '{"rating":"5"}'])).toMatchObject({
+      interactive: { nfm_reply: { response_json: '{"flow_token":"sim","rating":"5"}' } },
+    });
+  });
+
+  test("sends a batch of reports, each on another message", async () => {
+    deploy({}, SECRETS);
+    const statuses = list((await sent(["--statuses", "1000"]))["statuses"]).map(record);
+    expect(new Set(statuses.map(({ id }) => id)).size).toBe(1_000);
+    expect(statuses.every(({ status }) => status === "delivered")).toBe(true);
+    expect(received[0]?.body.length).toBeGreaterThan(256 * 1_024);
+  });
+
+  test.each([
+    [["--statuses", "0"], "--statuses"],
+    [["--statuses", "20001"], "--statuses"],
+    [["--edit", "wamid.a"], "say what"],
+    [["x", "--edit", ""], "--edit takes"],
+    [["x", "--edit", "a", "--react", "b"], "at a time"],
+    [["--location", "1"], "--location"],
+    [["--location", "91,0"], "--location"],
+    [["--order", "a:b"], "--order"],
+    [["--flow", "x"], "--flow"],
+  ])("says what is wrong with %j", async (argv, said) => {
+    deploy({}, SECRETS);
+    const done = await run(["whatsapp", ...argv]);
+    expect(done).toMatchObject({ code: 1, out: "" });
+    expect(done.err).toContain(said);
+    expect(received).toEqual([]);
+  });
+
+  test("tells of every kind in its help", async () => {
+    const { out } = await run(["--help"]);
+    for (const option of ["--edit", "--react", "--location", "--order", "--flow", "--statuses"])
+      expect(out).toContain(`${option} `);
   });
 
   test("signs with the secret that the server reads: environment, then .env.local, then its own", async () => {

@@ -1,9 +1,10 @@
 import { resolve } from "node:path";
 import { parseArgs } from "node:util";
-import { gmailPush, whatsappDelivery, type SignedRequest } from "./deliveries";
+import { gmailPush, whatsappMessage, whatsappStatuses, type SignedRequest } from "./deliveries";
 import { findDeployment, UserError, type Deployment } from "./deployment";
 import { FAULT_FIELDS } from "./faults";
 import { list, number, parseJson, record, text } from "./json";
+import { MESSAGE_OPTIONS, messageOf } from "./messages";
 
 /** Where the command reads from and writes to. */
 interface SimIo {
@@ -22,12 +23,18 @@ const USAGE = `Usage: npm run sim -- <command> [--data-dir <dir>]
   fault <provider> off
   reset                                no faults, counts at zero
   state [--json]                       faults and requests per provider
-  whatsapp <text> [--from 15551234567] [--id wamid.x]
+  whatsapp <text> [--from 15551234567] [--id wamid.x], or one of
+    ${Object.entries(MESSAGE_OPTIONS)
+      .map(([option, takes]) => `--${option} ${takes}`)
+      .join("\n    ")}
+    --statuses <count>                 so many status reports in one delivery
   gmail <address> <historyId>`;
 
 const DATA_DIR_DEFAULT = ".ballast";
 const SENDER_DEFAULT = "15551234567";
 const ANSWER_WITHIN_MS = 30_000;
+/** More than fit into 3 MiB, so that the refusal can be seen as well. */
+const STATUSES_MAX = 20_000;
 
 /** Runs one command; the result is the exit code. */
 export async function runSim(argv: readonly string[], io: SimIo): Promise<number> {
@@ -60,6 +67,13 @@ function parsed(argv: readonly string[]) {
         "data-dir": { type: "string" },
         from: { type: "string" },
         id: { type: "string" },
+        edit: { type: "string" },
+        revoke: { type: "string" },
+        react: { type: "string" },
+        location: { type: "string" },
+        order: { type: "string" },
+        flow: { type: "string" },
+        statuses: { type: "string" },
         json: { type: "boolean" },
         help: { type: "boolean", short: "h" },
       },
@@ -134,18 +148,31 @@ async function state({ values, deployment, io }: Invocation): Promise<number> {
 const RECENT_SHOWN = 20;
 
 async function whatsapp({ rest, values, deployment, io }: Invocation): Promise<number> {
-  const body = rest.join(" ");
-  if (body === "") throw new UserError('say what: npm run sim -- whatsapp "hello"');
-  const from = (values.from ?? SENDER_DEFAULT).replace(/^\+/, "");
-  if (!/^\d{5,20}$/.test(from)) throw new UserError("--from must be the digits of a phone number");
+  const make = requestOf(rest.join(" "), values);
   const appSecret = deployment.setting("WHATSAPP_APP_SECRET");
   if (appSecret === null)
     throw new UserError(
       "WHATSAPP_APP_SECRET is set neither in the environment, .env.local nor the data directory",
     );
-  const nowMs = io.now();
-  const request = whatsappDelivery({ text: body, from, id: values.id, nowMs, appSecret });
+  const request = make({ nowMs: io.now(), appSecret });
   return deliver(deployment, { path: "/api/whatsapp/webhook", request, io });
+}
+
+type Make = (sending: { readonly nowMs: number; readonly appSecret: string }) => SignedRequest;
+
+/** What the command line asks to be sent. Throws `UserError` for what cannot be. */
+function requestOf(said: string, values: Invocation["values"]): Make {
+  const { edit, flow, id, location, order, react, revoke, statuses } = values;
+  if (statuses !== undefined) {
+    const count = /^\d{1,6}$/.test(statuses) ? Number(statuses) : 0;
+    if (count < 1 || count > STATUSES_MAX)
+      throw new UserError(`--statuses takes a number from 1 to ${STATUSES_MAX}`);
+    return (sending) => whatsappStatuses({ ...sending, count });
+  }
+  const content = messageOf(said, { edit, flow, location, order, react, revoke });
+  const from = (values.from ?? SENDER_DEFAULT).replace(/^\+/, "");
+  if (!/^\d{5,20}$/.test(from)) throw new UserError("--from must be the digits of a phone number");
+  return (sending) => whatsappMessage({ ...sending, content, from, id });
 }
 
 async function gmail({ rest, deployment, io }: Invocation): Promise<number> {

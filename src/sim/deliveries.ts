@@ -1,5 +1,6 @@
 import { createHmac } from "node:crypto";
 import { delivery } from "./fixtures/whatsapp";
+import { type MessageContent, textMessage } from "./messages";
 import { seedOf } from "./seed";
 
 /** A webhook request as the provider sends it. */
@@ -8,39 +9,63 @@ export interface SignedRequest {
   readonly body: string;
 }
 
-export interface WhatsappText {
-  readonly text: string;
-  /** Digits of the sender's phone number. */
-  readonly from: string;
-  /** Default: another for every millisecond. */
-  readonly id?: string | undefined;
+interface Sending {
   readonly nowMs: number;
   readonly appSecret: string;
 }
 
+interface WhatsappMessage extends Sending {
+  readonly content: MessageContent;
+  /** Digits of the sender's phone number. */
+  readonly from: string;
+  /** Default: another for every millisecond. */
+  readonly id?: string | undefined;
+}
+
+export interface WhatsappText extends Omit<WhatsappMessage, "content"> {
+  readonly text: string;
+}
+
 /** One text message, signed over its bytes as Meta signs. */
-export function whatsappDelivery({
-  text,
-  from,
-  id,
+export function whatsappDelivery({ text, ...sending }: WhatsappText): SignedRequest {
+  return whatsappMessage({ ...sending, content: textMessage(text) });
+}
+
+/** One message of any kind, signed likewise. */
+export function whatsappMessage(message: WhatsappMessage): SignedRequest {
+  const { appSecret, content, from, id, nowMs } = message;
+  const fresh = seedOf("delivery", JSON.stringify(content), from, String(nowMs)).id("id", 30);
+  const value = {
+    contacts: [{ profile: { name: "Sim Sender" }, wa_id: from }],
+    messages: [{ from, id: id ?? `wamid.${fresh}`, timestamp: secondsOf(nowMs), ...content }],
+  };
+  return signed(value, appSecret);
+}
+
+/** One delivery of so many reports, each on another message, as Meta sends them after a campaign. */
+export function whatsappStatuses({
+  count,
   nowMs,
   appSecret,
-}: WhatsappText): SignedRequest {
-  const fresh = seedOf("delivery", text, from, String(nowMs)).id("id", 30);
-  const body = metaJson(
-    delivery({
-      contacts: [{ profile: { name: "Sim Sender" }, wa_id: from }],
-      messages: [
-        {
-          from,
-          id: id ?? `wamid.${fresh}`,
-          timestamp: String(Math.floor(nowMs / 1000)),
-          text: { body: text },
-          type: "text",
-        },
-      ],
-    }),
-  );
+}: Sending & { readonly count: number }): SignedRequest {
+  const seed = seedOf("statuses", String(nowMs));
+  const prefix = `wamid.${seed.id("id", 24)}`;
+  const conversation = { id: seed.id("conversation", 32), origin: { type: "marketing" } };
+  const statuses = Array.from({ length: count }, (_, index) => ({
+    id: `${prefix}${String(index).padStart(6, "0")}`,
+    status: "delivered",
+    timestamp: secondsOf(nowMs),
+    recipient_id: String(15_550_000_000 + index),
+    conversation,
+    pricing: { billable: true, pricing_model: "PMP", category: "marketing", type: "regular" },
+  }));
+  return signed({ statuses }, appSecret);
+}
+
+const secondsOf = (nowMs: number): string => String(Math.floor(nowMs / 1000));
+
+function signed(value: Readonly<Record<string, unknown>>, appSecret: string): SignedRequest {
+  const body = metaJson(delivery(value));
   return {
     headers: {
       "content-type": "application/json",

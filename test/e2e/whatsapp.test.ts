@@ -69,7 +69,7 @@ describe("a signed delivery", () => {
   });
 
   test("is stored with its sender, kind and time, and without its text", async () => {
-    const rows = await processed("wamid.", 13);
+    const rows = await processed("wamid.", 19);
     const byId = new Map(rows.map((row) => [row.messageId, row]));
     expect(byId.get("wamid.TEXT")).toEqual({
       messageId: "wamid.TEXT",

@@ -16,7 +16,7 @@ import {
   USER_ID_DELIVERY,
 } from "../../../test/vectors/whatsappDeliveries";
 import { errorData } from "../../errors/appError";
-import { readDelivery } from "./delivery";
+import { DELIVERY_EVENTS_MAX, readDelivery } from "./delivery";
 import { claimKey } from "./event";
 
 const NOW_MS = 1_790_000_100_000;
@@ -90,6 +90,14 @@ describe("other kinds", () => {
     [REACTION, { kind: "reaction", text: "👍", contextId: "wamid.ASKED01" }],
     [UNSUPPORTED, { kind: "unsupported", text: null, mediaId: null }],
     [{ ...TEXT_MESSAGE, type: "hologram", hologram: {} }, { kind: "hologram" }],
+    [
+      { ...TEXT_MESSAGE, type: "round_video", round_video: { mime_type: "video/mp4", id: "9" } },
+      { kind: "round_video", mediaId: "9" },
+    ],
+    [
+      { ...TEXT_MESSAGE, type: "__proto__" },
+      { kind: "__proto__", text: TEXT_MESSAGE.text.body },
+    ],
   ])("%j keep what they carry", async (message, stored) => {
     expect(await messageOf(message)).toMatchObject(stored);
   });
@@ -107,6 +115,7 @@ describe("other kinds", () => {
       textTruncated: false,
       mediaId: null,
       contextId: null,
+      dataJson: '{"text":"x","image":[]}',
       sentAtMs: NOW_MS,
     });
   });
@@ -117,6 +126,13 @@ describe("other kinds", () => {
       expect((await messageOf({ ...TEXT_MESSAGE, timestamp })).sentAtMs).toBe(NOW_MS);
     },
   );
+});
+
+test("a message with the id of the one it is about has its own row all the same", async () => {
+  const edit = { original_message_id: TEXT_MESSAGE.id, message: { text: { body: "new" } } };
+  const event = await messageOf({ ...TEXT_MESSAGE, type: "edit", text: undefined, edit });
+  expect(event).toMatchObject({ text: "new", contextId: TEXT_MESSAGE.id });
+  expect(event.messageId).toMatch(/^sha256:[0-9a-f]{64}$/);
 });
 
 describe("a message without a usable id", () => {
@@ -145,6 +161,14 @@ describe("a delivery", () => {
       ...["message", "message", "status", "status"],
       ...["message", "message", "status", "status"],
     ]);
+  });
+
+  test("of more messages and reports than one may hold is too large", async () => {
+    const half = Array.from({ length: DELIVERY_EVENTS_MAX / 2 }, () => ({}));
+    expect(await refusalOf(delivery({ messages: [], statuses: [...half, ...half] }))).toBeNull();
+    const more = [change({ statuses: half }), change({ statuses: [...half, {}] })];
+    const refusal = await refusalOf({ entry: [{ id: "1", changes: more }] });
+    expect(refusal?.code).toBe("payload_too_large");
   });
 
   test("of another field is ignored", async () => {
@@ -207,6 +231,22 @@ describe("a status report", () => {
   test("of a hidden number is for the business-scoped id", async () => {
     const body = delivery({ statuses: [status("read", 1, { recipient_id: undefined })] });
     expect(await eventsOf(body)).toMatchObject([{ recipient: "JM.10000000000000001" }]);
+  });
+
+  test("of a payment says nothing about a message", async () => {
+    const statuses = [status("failed", 1, { type: "payment", payment: { reference_id: "1" } })];
+    expect(await readDelivery(delivery({ statuses }), NOW_MS)).toEqual({ events: [], ignored: 1 });
+  });
+
+  test.each([
+    [131026, 131026],
+    ["131026", 131026],
+    ["", null],
+    ["1e3", null],
+    [null, null],
+  ])("with the failure code %j has %j", async (code, errorCode) => {
+    const failed = status("failed", 1, { errors: [{ code }] });
+    expect(await eventsOf(delivery({ statuses: [failed] }))).toMatchObject([{ errorCode }]);
   });
 
   test("with an unknown word or without a message joins nothing and is ignored", async () => {

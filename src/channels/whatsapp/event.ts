@@ -13,12 +13,22 @@ export interface MessageEvent {
   readonly phoneNumberId: string | null;
   /** `text`, `image`, `interactive`, …: WhatsApp's word, `unknown` without one. */
   readonly kind: string;
-  /** Text, caption, title of the chosen button or emoji; null for kinds without any. */
+  /**
+   * Text, caption, title of the chosen button or emoji, of an edit the new text; empty where a
+   * reaction is removed, null for kinds without any.
+   */
   readonly text: string | null;
   readonly textTruncated: boolean;
   readonly mediaId: string | null;
-  /** The message that this one answers or reacts to. */
+  /** The message that this one answers, reacts to, edits or takes back. */
   readonly contextId: string | null;
+  /**
+   * JSON text of what these fields do not hold: the kind's own data under the kind's name, and what
+   * stands beside it, such as a referral. Absent where there is nothing, or nothing whole fits.
+   */
+  readonly dataJson?: string;
+  /** True where not all of that data fits. Absent otherwise. */
+  readonly dataTruncated?: boolean;
   /** WhatsApp's clock, in epoch milliseconds; the time of receipt where it gave none. */
   readonly sentAtMs: number;
 }
