@@ -458,6 +458,30 @@ describe("the history a model is shown", () => {
     expect(await shown(t, { threadId: other, ...ANSWER_LAST })).toEqual(["x".repeat(5_000)]);
   });
 
+  test("is known to be whole, or not: then ids of its calls may be among those left out", async () => {
+    vi.stubEnv("CHAT_HISTORY_MESSAGES_MAX", "3");
+    vi.stubEnv("CHAT_HISTORY_BYTES_MAX", "4096");
+    const t = backend();
+    const isWhole = async (request: Partial<TurnRequest>) =>
+      (await begin(t, request)).historyIsWhole;
+    expect(await isWhole({ content: "1" })).toBe(true);
+    expect(await isWhole({ threadId: await newThread(t, "1", "2"), content: "3" })).toBe(true);
+    expect(await isWhole({ threadId: await newThread(t, "1", "2", "3"), content: "4" })).toBe(
+      false,
+    );
+    const long = await newThread(t, "x".repeat(3_000));
+    expect(await isWhole({ threadId: long, content: "x".repeat(2_000) })).toBe(false);
+  });
+
+  test("counts the arguments of calls among its bytes", async () => {
+    vi.stubEnv("CHAT_HISTORY_BYTES_MAX", "4096");
+    const t = backend();
+    const { threadId, streamId } = await begin(t, { content: "q1" });
+    const call = { id: "call", name: "search_web", arguments: `{"q":"${"x".repeat(5_000)}"}` };
+    await settle(t, streamId, { toolCalls: [call] });
+    expect(await shown(t, { threadId, content: "q2" })).toEqual(["q2"]);
+  });
+
   test("leaves out answers that came to nothing, and keeps those that broke off", async () => {
     const t = backend();
     const { threadId, streamId } = await begin(t, { content: "q1" });
@@ -465,6 +489,21 @@ describe("the history a model is shown", () => {
     const second = await begin(t, { threadId, content: "q2" });
     await settle(t, second.streamId, { ...UNSEEN_FAILURE, content: "half", visible: true });
     expect(await shown(t, { threadId, content: "q3" })).toEqual(["q1", "q2", "half", "q3"]);
+  });
+
+  test("holds no half of a character, though the thread may", async () => {
+    const t = backend();
+    const threadId = await newThread(t);
+    await t.run(async (ctx) => {
+      const id = ctx.db.normalizeId("threads", threadId);
+      if (id === null) throw new Error("a thread has an id");
+      const toolCalls = [{ id: "a", name: "x", arguments: "\ud83e" }];
+      await ctx.db.insert("messages", { threadId: id, role: "user", content: "half \ud83e" });
+      await ctx.db.insert("messages", { threadId: id, role: "assistant", content: "", toolCalls });
+    });
+    const { history } = await begin(t, { threadId, content: "whole" });
+    expect(JSON.stringify(history)).not.toMatch(/\\ud83e/);
+    expect(history).toHaveLength(3);
   });
 
   test("holds what tools answered", async () => {

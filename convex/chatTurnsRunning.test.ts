@@ -21,6 +21,7 @@ import {
   UNSEEN_FAILURE,
   USER,
 } from "../test/edge/chat";
+import { NOT_RUN } from "../src/channels/chat/callEvents";
 import { utf8Bytes } from "../src/core/bytes";
 import { DAY, HOUR, MINUTE, SECOND } from "../src/core/time";
 import { api, internal } from "./_generated/api";
@@ -175,11 +176,10 @@ describe("stored frames", () => {
   test("are live until the end", async () => {
     const t = backend();
     const { streamId } = await begin(t);
-    expect(await read(t, streamId, 2)).toEqual({ frames: [], ended: false });
+    expect(await read(t, streamId, 2)).toEqual({ frames: [], ended: false, newestId: 2 });
     await settle(t, streamId);
     expect(await read(t, streamId, 2)).toMatchObject({ frames: [{ id: 3 }], ended: true });
-    expect(await read(t, streamId, 3)).toEqual({ frames: [], ended: true });
-    expect(await read(t, streamId, 99)).toEqual({ frames: [], ended: true });
+    expect(await read(t, streamId, 3)).toEqual({ frames: [], ended: true, newestId: 3 });
   });
 
   test("are their owner's: anyone else's, missing or malformed is not found", async () => {
@@ -398,6 +398,49 @@ describe("a worker that is not heard of", () => {
     await settleAll(t);
     expect(await stored(t)).toEqual(rows);
     await begin(t, { threadId });
+  });
+
+  test("had calls: those that ended are kept with their results, the others are ended for it", async () => {
+    const t = backend();
+    const { streamId } = await begin(t);
+    const frame = (type: string, toolCallId: string, more: object) =>
+      JSON.stringify({ type, toolCallId, ...more });
+    const done = { toolName: "search_web", state: "streaming" };
+    const output = { toolName: "search_web", output: { found: 1 }, degraded: false };
+    await t.mutation(internal.chatTurns.append, {
+      streamId,
+      firstFrameId: 3,
+      frames: [
+        frame("tool-input-start", "a", done),
+        frame("tool-input-delta", "a", { inputTextDelta: "{}", argsSnapshot: "{}" }),
+        frame("tool-input-available", "a", { toolName: "search_web", input: {} }),
+        frame("tool-output-partially-available", "a", output),
+        frame("tool-input-start", "b", done),
+        frame("tool-input-delta", "b", { inputTextDelta: '{"q', argsSnapshot: '{"q' }),
+        frame("tool-input-start", "c", done),
+        frame("tool-input-available", "c", { toolName: "search_web", input: {} }),
+      ],
+    });
+    await advance(t, 30 * SECOND);
+    const { frames } = await readAll(t, streamId, 10);
+    expect(frames.map(({ data }) => JSON.parse(data) as unknown)).toMatchObject([
+      { type: "tool-input-available", toolCallId: "b", input: '{"q' },
+      { type: "tool-output-partially-available", toolCallId: "b", output: NOT_RUN },
+      { type: "tool-output-partially-available", toolCallId: "c", output: NOT_RUN },
+      { type: "error" },
+    ]);
+    const { messages } = await stored(t);
+    expect(messages.find(({ role }) => role === "assistant")?.toolCalls).toEqual([
+      { id: "a", name: "search_web", arguments: "{}" },
+      { id: "b", name: "search_web", arguments: '{"q' },
+      { id: "c", name: "search_web", arguments: "" },
+    ]);
+    const results = messages.filter(({ role }) => role === "tool");
+    expect(results.map(({ content, toolCallId }) => [toolCallId, content])).toEqual([
+      ["a", '{"found":1}'],
+      ["b", NOT_RUN],
+      ["c", NOT_RUN],
+    ]);
   });
 
   test("is left alone while it is heard of", async () => {

@@ -1,8 +1,8 @@
 import { v } from "convex/values";
 import { AppError } from "../src/errors/appError";
 import { internal } from "./_generated/api";
-import { mutation } from "./_generated/server";
 import { requireStream, requireThread, requireUserId } from "./model/access";
+import { mutation } from "./model/functionBoundaries";
 import * as Threads from "./model/threads";
 import { beginTurn } from "./model/turnAdmission";
 
@@ -27,9 +27,9 @@ export const start = mutation({
       const { code, ...extra } = turn.error;
       throw new AppError(code, extra);
     }
-    const { streamId, messageId, route, fallback, history, frames } = turn;
+    const { streamId, messageId, route, fallback, history, historyIsWhole, frames } = turn;
     await ctx.scheduler.runAfter(0, internal.chat.run, {
-      turn: { userId, streamId, route, fallback, history, frames, webSearch },
+      turn: { userId, streamId, route, fallback, history, historyIsWhole, frames, webSearch },
     });
     return { streamId, messageId };
   },

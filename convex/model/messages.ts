@@ -1,5 +1,6 @@
 import { type Infer, v } from "convex/values";
 import { utf8Bytes } from "../../src/core/bytes";
+import { wellFormed } from "../../src/core/wellFormed";
 import { AppError } from "../../src/errors/appError";
 import type { Doc, Id } from "../_generated/dataModel";
 import type { MutationCtx, QueryCtx } from "../_generated/server";
@@ -127,16 +128,23 @@ interface HistoryRequest {
   readonly last?: Doc<"messages">;
 }
 
+export interface History {
+  /** Oldest first. */
+  readonly messages: HistoryMessage[];
+  /** Whether the thread has no message that was left out for a bound, or that comes after. */
+  readonly isWhole: boolean;
+}
+
 /**
- * The newest messages of a thread, oldest first, within both bounds. The newest one always goes
- * along. Answers that are still streaming or broke off empty say nothing to a model. Reads no more
- * than it returns, but for those.
+ * The newest messages of a thread within both bounds. The newest one always goes along. Answers that
+ * are still streaming or broke off empty say nothing to a model. Reads no more than it returns, but
+ * for those.
  */
 export async function history(
   ctx: QueryCtx,
   threadId: Id<"threads">,
   { bytesMax, last, messagesMax, next }: HistoryRequest,
-): Promise<HistoryMessage[]> {
+): Promise<History> {
   const kept = next === undefined ? [] : [next];
   let bytes = next === undefined ? 0 : utf8Bytes(next.content);
   const newestFirst = ctx.db
@@ -147,24 +155,38 @@ export async function history(
     })
     .order("desc");
   let looked = kept.length;
+  let isWhole = last === undefined;
   for await (const message of newestFirst) {
     looked += 1;
+    isWhole &&= looked <= messagesMax;
     if (looked > messagesMax) break;
     if (message.role === "assistant" && message.content === "" && !message.toolCalls?.length)
       continue;
-    bytes += utf8Bytes(message.content);
-    if (bytes > bytesMax && kept.length > 0) break;
+    bytes += utf8Bytes(message.content) + argumentsBytes(message);
+    if (bytes > bytesMax && kept.length > 0) {
+      isWhole = false;
+      break;
+    }
     kept.push(asHistory(message));
   }
-  return kept.reverse();
+  return { messages: kept.reverse(), isWhole };
 }
 
-function asHistory(message: Doc<"messages">): HistoryMessage {
+const argumentsBytes = ({ toolCalls = [] }: Doc<"messages">): number =>
+  toolCalls.reduce((sum, call) => sum + utf8Bytes(call.arguments), 0);
+
+/** Threads may hold half a character that an earlier version let in; no function takes one further. */
+function asHistory({ content, role, toolCallId, toolCalls }: Doc<"messages">): HistoryMessage {
+  const calls = toolCalls?.map((call) => ({
+    id: wellFormed(call.id),
+    name: wellFormed(call.name),
+    arguments: wellFormed(call.arguments),
+  }));
   return {
-    role: message.role,
-    content: message.content,
-    ...(message.toolCalls === undefined ? {} : { toolCalls: message.toolCalls }),
-    ...(message.toolCallId === undefined ? {} : { toolCallId: message.toolCallId }),
+    role,
+    content: wellFormed(content),
+    ...(calls === undefined ? {} : { toolCalls: calls }),
+    ...(toolCallId === undefined ? {} : { toolCallId: wellFormed(toolCallId) }),
   };
 }
 

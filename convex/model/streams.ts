@@ -1,3 +1,4 @@
+import { StoredCalls } from "../../src/channels/chat/callEvents";
 import { KIB, utf8Bytes } from "../../src/core/bytes";
 import { MINUTE, SECOND } from "../../src/core/time";
 import type { Doc, Id } from "../_generated/dataModel";
@@ -90,27 +91,37 @@ export async function framesAfter(
 }
 
 /** Frames that say nothing of the answer itself. */
-const SILENT = new Set(["start", "provider-route"]);
+const SILENT = new Set<unknown>(["start", "provider-route"]);
+
+export interface StoredAnswer {
+  readonly text: string;
+  readonly calls: StoredCalls;
+  /** Whether there is anything of it that a client may have seen. */
+  readonly visible: boolean;
+}
 
 /**
- * What a stream has stored so far of its answer: the text, which its message shows while, or after,
- * it breaks off, and whether there is anything of it that a client may have seen.
+ * What a stream has stored so far of its answer, which its message shows while, or after, it breaks
+ * off.
  */
 export async function storedAnswer(
   ctx: QueryCtx,
   streamId: Id<"streamSessions">,
-): Promise<{ readonly text: string; readonly visible: boolean }> {
+): Promise<StoredAnswer> {
   const parts: string[] = [];
+  const calls = new StoredCalls();
   let visible = false;
   let afterId = 0;
   for (;;) {
     const frames = await framesAfter(ctx, streamId, afterId);
     const last = frames.at(-1);
-    if (last === undefined) return { text: parts.join(""), visible };
+    if (last === undefined) return { text: parts.join(""), calls, visible };
     for (const { data } of frames) {
-      const event = JSON.parse(data) as { type: string; content?: string };
-      if (event.type === "content" && event.content !== undefined) parts.push(event.content);
-      visible ||= !SILENT.has(event.type);
+      const event = JSON.parse(data) as Record<string, unknown>;
+      const { content, type } = event;
+      if (type === "content" && typeof content === "string") parts.push(content);
+      calls.read(event);
+      visible ||= !SILENT.has(type);
     }
     afterId = last.id;
   }

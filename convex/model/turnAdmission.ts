@@ -40,6 +40,8 @@ export const admittedTurn = v.object({
   streamId: v.id("streamSessions"),
   route: chatRoute,
   fallback: v.union(chatRoute, v.null()),
+  /** Absent in turns that were scheduled before there was such a field. */
+  historyIsWhole: v.optional(v.boolean()),
   history: v.array(
     v.object({
       role: v.union(
@@ -66,6 +68,8 @@ export interface Turn {
   /** Where to go when the route fails before anything was seen of it. */
   readonly fallback: ChatRoute | null;
   readonly history: Messages.HistoryMessage[];
+  /** Whether the history is all of the thread. */
+  readonly historyIsWhole: boolean;
   /** Frames stored at admission; their ids start at 1. */
   readonly frames: string[];
   readonly info: Limits.LimitDecision["info"];
@@ -120,7 +124,7 @@ async function admitTurn(
   const history = await boundedHistory(ctx, target, request);
   const budget = leaveOut.includes(TOKEN_BUDGET)
     ? withoutBudget(request.userId, nowMs)
-    : await checkBudget(ctx, request.userId, history, nowMs);
+    : await checkBudget(ctx, request.userId, history.messages, nowMs);
   if (!budget.ok) return await count(ctx, budget, nowMs);
   const route = await checkRoute(ctx, model, request.userId, nowMs);
   if (!route.ok) return await count(ctx, route, nowMs);
@@ -261,13 +265,13 @@ async function boundedHistory(
   ctx: MutationCtx,
   { thread }: Target,
   { clientMessageId, content }: TurnRequest,
-): Promise<Messages.HistoryMessage[]> {
+): Promise<Messages.History> {
   const bounds = {
     messagesMax: readKnob(env, "CHAT_HISTORY_MESSAGES_MAX"),
     bytesMax: readKnob(env, "CHAT_HISTORY_BYTES_MAX"),
   };
   const next = content === undefined ? undefined : ({ role: "user", content } as const);
-  if (thread === null) return next === undefined ? [] : [next];
+  if (thread === null) return { messages: next === undefined ? [] : [next], isWhole: true };
   // A message sent before is answered where it stands: the model is not told it twice.
   const last =
     clientMessageId === undefined
@@ -293,7 +297,7 @@ interface Start {
   readonly request: TurnRequest;
   readonly target: Target;
   readonly route: Extract<RouteVerdict, { ok: true }>;
-  readonly history: Messages.HistoryMessage[];
+  readonly history: Messages.History;
   readonly budget: Extract<Budget, { ok: true }>;
   readonly limits: Extract<LimitsVerdict, { ok: true }>;
 }
@@ -358,7 +362,8 @@ async function start(ctx: MutationCtx, parts: Start, nowMs: number): Promise<Tur
     streamId,
     route: route.route,
     fallback: route.fallback,
-    history,
+    history: history.messages,
+    historyIsWhole: history.isWhole,
     frames,
     info: limits.info,
   };

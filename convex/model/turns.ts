@@ -181,20 +181,29 @@ const LOST = {
 
 /** Ends the stream of a dead worker with what it had stored. */
 export async function endOrphan(ctx: MutationCtx, session: Session, nowMs: number): Promise<void> {
-  const { text: content, visible } = await Streams.storedAnswer(ctx, session._id);
+  const { text: content, calls: stored, visible } = await Streams.storedAnswer(ctx, session._id);
+  const { calls, events } = stored.close();
   const aborted = session.abortRequestedAt !== undefined;
   await settle(
     ctx,
     session,
     {
-      frames: [frameData(aborted ? { type: "aborted" } : LOST)],
+      frames: [...events, aborted ? ({ type: "aborted" } as const) : LOST].map(frameData),
       reaper: "running",
       result: {
         status: aborted ? "aborted" : "error",
         content,
         reasoning: "",
-        toolCalls: [],
-        toolResults: [],
+        toolCalls: calls.map(({ argumentsText, id, name }) => ({
+          id,
+          name,
+          arguments: argumentsText,
+        })),
+        toolResults: calls.map(({ id, name, result }) => ({
+          toolCallId: id,
+          name,
+          content: result,
+        })),
         ending: aborted ? "client_abort" : "worker_lost",
         ...(aborted ? {} : { errorCode: LOST.code }),
         usage: { ...NO_USAGE, totalTokens: session.reservedTokens, estimated: true },

@@ -112,7 +112,7 @@ export async function callProvider<T>(
 
 interface AdmitOptions {
   readonly deadlineAtMs: number;
-  readonly io: CallIo;
+  readonly io: Pick<Io, "sleep" | "random">;
 }
 
 const ADMISSION_RETRY_BASE_MS = 50;
@@ -121,7 +121,11 @@ const ADMISSION_RETRY_BASE_MS = 50;
  * An admission lost to contention is tried once more, after a moment. It is our fault and nothing
  * was asked: the error says so and no provider is blamed.
  */
-async function admit(gate: Gate, provider: ProviderId, options: AdmitOptions): Promise<Admission> {
+export async function admit(
+  gate: Pick<Gate, "admit" | "lost">,
+  provider: ProviderId,
+  options: AdmitOptions,
+): Promise<Admission> {
   const { deadlineAtMs, io } = options;
   try {
     return await gate.admit(provider, { deadlineAtMs });
@@ -139,7 +143,7 @@ async function admit(gate: Gate, provider: ProviderId, options: AdmitOptions): P
 }
 
 /** The refusal stands, whether or not it could be counted. */
-async function countLost(gate: Gate, provider: ProviderId): Promise<void> {
+async function countLost(gate: Pick<Gate, "lost">, provider: ProviderId): Promise<void> {
   try {
     await gate.lost?.(provider);
   } catch (error) {

@@ -5,16 +5,29 @@ import type { Outcome } from "./outcome";
 export type ChatMessage =
   | { readonly role: "system"; readonly content: string }
   | { readonly role: "user"; readonly content: string }
-  | {
+  | ({
       readonly role: "assistant";
       readonly content: string | null;
-      readonly tool_calls?: readonly {
-        readonly id: string;
-        readonly type: "function";
-        readonly function: { readonly name: string; readonly arguments: string };
-      }[];
-    }
+      readonly tool_calls?: readonly SentCall[];
+    } & ProviderState)
   | { readonly role: "tool"; readonly tool_call_id: string; readonly content: string };
+
+/** A call as it is sent back to the model; fields of the provider's own may stand beside these. */
+export interface SentCall {
+  readonly id: string;
+  readonly type: "function";
+  readonly function: { readonly name: string; readonly arguments: string };
+}
+
+/**
+ * What a provider wants back unread with the results of its calls, in the fields in which it came.
+ * Opaque, and of no use beyond the turn: it is never stored.
+ */
+export interface ProviderState {
+  readonly reasoning_details?: readonly Readonly<Record<string, unknown>>[];
+  readonly reasoning_content?: string;
+  readonly reasoning?: string;
+}
 
 /** A tool as the model is told of it, in OpenAI's shape. */
 export interface ToolDefinition {
@@ -27,7 +40,7 @@ export interface ToolDefinition {
   };
 }
 
-/** What one part of the stream adds. */
+/** What one part of the stream adds. The index of a call is its place in the answer, from 0. */
 export type ChatDelta =
   | { readonly kind: "text"; readonly text: string }
   | { readonly kind: "reasoning"; readonly text: string }
@@ -64,6 +77,8 @@ export interface ToolCall {
   readonly argumentsText: string;
   /** The parsed arguments; null when the model wrote something that is no JSON object. */
   readonly arguments: Readonly<Record<string, unknown>> | null;
+  /** Fields of the provider's own that go back with the call; absent where there are none. */
+  readonly extra?: Readonly<Record<string, unknown>>;
 }
 
 interface EndingPolicy {
@@ -98,6 +113,8 @@ export interface ChatEnding {
   /** The provider's own word, verbatim; null when none came. */
   readonly finishReason: string | null;
   readonly toolCalls: readonly ToolCall[];
+  /** What goes back to the provider with the results of the calls; null where nothing has to. */
+  readonly state: ProviderState | null;
   /** Null when no usage frame came: the caller estimates and says so. */
   readonly usage: ChatUsage | null;
   /** The model that answered, as the provider names it. */

@@ -2,8 +2,9 @@
  * From the bytes of a chat completion stream to deltas and, at its end, what it came to. Framing is
  * the library's; nothing here depends on how the network split the bytes.
  */
-import { createParser } from "eventsource-parser";
-import { KIB, MIB } from "../core/bytes";
+import { createParser, type EventSourceMessage } from "eventsource-parser";
+import { MIB } from "../core/bytes";
+import { wellFormed } from "../core/wellFormed";
 import type { ErrorCode } from "../errors/table";
 import {
   CHAT_ENDINGS,
@@ -11,32 +12,21 @@ import {
   type ChatEnding,
   type ChatEndingKind,
   type ChatUsage,
-  type ToolCall,
 } from "./chat";
+import { deltaText } from "./deltaText";
 import { asArray, asNumber, asObject, asText, type Json, parseJson } from "./json";
 import { codeOutcome, upstreamCode } from "./outcome";
+import { StateParts } from "./providerState";
+import { callParts, ToolCallParts } from "./toolCallParts";
 
 /** Longest single frame, in characters. */
 export const FRAME_CHARS_MAX = MIB;
 
-/** Tool calls in one answer, beyond which the rest is ignored. */
-export const TOOL_CALLS_MAX = 32;
-
-/** Longest arguments of one call, in characters, beyond which the answer is cut as faulty. */
-export const TOOL_ARGUMENTS_CHARS_MAX = 32 * KIB;
-
-/** Longest name, id or other word of the provider; a longer one is none. */
+/** Longest word of the provider, such as a model or a finish reason; a longer one is none. */
 const WORD_CHARS_MAX = 256;
 
 /** Why reading stopped, as the reader saw it. */
 export type Stop = "done" | "eof" | "idle_timeout" | "total_timeout" | "client_abort";
-
-interface OpenCall {
-  readonly index: number;
-  readonly id: string;
-  name: string;
-  argumentsText: string;
-}
 
 interface Fault {
   readonly kind: "error_in_band" | "invalid_json_chunk";
@@ -49,18 +39,23 @@ type StreamEnding = Omit<ChatEnding, "latencyMs" | "firstTokenMs">;
 export interface ChatFrames {
   /** Feeds decoded text and returns what it completes. */
   push(text: string): ChatDelta[];
+  /** Nothing more comes: reads what stands there without the blank line that ends a frame. */
+  flush(): ChatDelta[];
   /** True once nothing that follows can matter: `[DONE]` or a fault came. */
   readonly over: boolean;
   /** The ending, given why reading stopped. */
   end(stop: Stop): StreamEnding;
 }
 
-/** Starts reading one stream. */
-export function chatFrames(): ChatFrames {
-  const frames: string[] = [];
-  const answer = new Answer();
+/**
+ * Starts reading one stream. With the names of the tools that may be called, a name that comes in
+ * pieces is put together.
+ */
+export function chatFrames(toolNames: readonly string[] | null = null): ChatFrames {
+  const frames: EventSourceMessage[] = [];
+  const answer = new Answer(toolNames);
   const parser = createParser({
-    onEvent: (event) => frames.push(event.data),
+    onEvent: (event) => frames.push(event),
     onError: (error) => {
       // Fields that the standard does not know are to be ignored; a frame without end is not.
       if (error.type === "max-buffer-size-exceeded") answer.breakOff();
@@ -72,12 +67,26 @@ export function chatFrames(): ChatFrames {
       if (!answer.over) parser.feed(text);
       return frames.splice(0).flatMap((frame) => answer.read(frame));
     },
+    flush() {
+      if (answer.over) return [];
+      parser.feed("\n\n");
+      // A frame that broke off in the middle says nothing; that the stream ended early is told by
+      // the finish reason that is missing.
+      const whole = frames.splice(0).filter(({ data }) => !isBroken(data));
+      return whole.flatMap((frame) => answer.read(frame));
+    },
     get over() {
       return answer.over;
     },
     end: (stop) => answer.end(stop),
   };
 }
+
+const isDone = (data: string): boolean => data.trim() === "[DONE]";
+const isObject = (data: string): boolean => asObject(parseJson(data)) !== null;
+/** Neither one frame nor several that arrived as one. */
+const isBroken = (data: string): boolean =>
+  !isObject(data) && data.split("\n").some((line) => !isDone(line) && !isObject(line));
 
 /** The answer as far as it has come. */
 class Answer {
@@ -87,27 +96,29 @@ class Answer {
   private usage: ChatUsage | null = null;
   private model: string | null = null;
   private textSeen = false;
-  private readonly calls = new Map<number, OpenCall>();
+  private readonly calls: ToolCallParts;
+  private readonly state = new StateParts();
 
-  read(frame: string): ChatDelta[] {
+  constructor(toolNames: readonly string[] | null) {
+    this.calls = new ToolCallParts(toolNames);
+  }
+
+  read({ data, event }: Pick<EventSourceMessage, "data" | "event">): ChatDelta[] {
     if (this.over) return [];
-    if (frame.trim() === "[DONE]") {
+    if (isDone(data)) {
       this.over = true;
       return [];
     }
-    const chunk = asObject(parseJson(frame));
-    if (chunk === null) {
-      this.breakOff();
-      return [];
-    }
-    this.model = asWord(chunk["model"]) ?? this.model;
-    const choice = asObject(asArray(chunk["choices"])[0]);
-    const deltas = choice === null ? [] : this.readChoice(choice);
-    deltas.push(...this.readUsage(chunk["usage"]));
-    const error = asObject(chunk["error"]) ?? asObject(choice?.["error"]);
-    // An error frame closes the stream whatever its other fields say.
-    if (error !== null || this.finishReason === "error") this.fail(error);
-    return deltas;
+    // Providers and proxies keep a stream alive with events of their own, empty or of a few words.
+    if (!data.trimStart().startsWith("{")) return [];
+    const chunk = asObject(parseJson(data));
+    if (chunk !== null) return this.readChunk(chunk, event === "error");
+    // Some leave the blank line between two frames out, so that they arrive as one.
+    const lines = data.split("\n");
+    if (lines.length > 1 && lines.every((line) => isDone(line) || isObject(line)))
+      return lines.flatMap((line) => this.read({ data: line, event }));
+    this.breakOff();
+    return [];
   }
 
   breakOff(): void {
@@ -118,15 +129,17 @@ class Answer {
   end(stop: Stop): StreamEnding {
     const kind = this.endingKind(stop);
     const fault = this.fault?.kind === kind ? this.fault.code : null;
+    const isCalls = kind === "tool_calls";
     return {
       kind,
       outcome: fault === null ? CHAT_ENDINGS[kind].outcome : codeOutcome(fault),
       code: fault ?? CHAT_ENDINGS[kind].code,
       finishReason: this.finishReason,
-      toolCalls: kind === "tool_calls" ? [...this.calls.values()].map(parseCall) : [],
+      toolCalls: isCalls ? this.calls.whole() : [],
+      state: isCalls ? this.state.whole() : null,
       usage: this.usage,
       model: this.model,
-      visible: this.textSeen || this.calls.size > 0,
+      visible: this.textSeen || this.calls.named > 0,
     };
   }
 
@@ -139,59 +152,43 @@ class Answer {
     if (this.finishReason === "length" || this.finishReason === "content_filter")
       return this.finishReason;
     // Some models end a tool call with "stop".
-    if (this.calls.size > 0) return "tool_calls";
+    if (this.calls.named > 0) return "tool_calls";
     return this.textSeen ? "completed" : "empty_success";
+  }
+
+  private readChunk(chunk: Json, isError: boolean): ChatDelta[] {
+    this.model = asWord(chunk["model"]) ?? this.model;
+    const choice = asObject(asArray(chunk["choices"])[0]);
+    const deltas = choice === null ? [] : this.readChoice(choice);
+    deltas.push(...this.readUsage(chunk["usage"]));
+    const error = errorIn(chunk) ?? (choice === null ? null : errorIn(choice));
+    // An error frame closes the stream whatever its other fields say.
+    if (error !== null || isError || this.finishReason === "error") this.fail(error ?? chunk);
+    return deltas;
   }
 
   private readChoice(choice: Json): ChatDelta[] {
     const deltas: ChatDelta[] = [];
-    const delta = asObject(choice["delta"]);
-    const reasoning = asText(delta?.["reasoning"]) ?? asText(delta?.["reasoning_content"]);
-    if (reasoning !== null) deltas.push({ kind: "reasoning", text: reasoning });
-    const text = asText(delta?.["content"]);
-    if (text !== null) {
+    const delta = this.deltaOf(choice);
+    const { reasoning, text } = deltaText(delta);
+    this.state.push(delta);
+    if (reasoning !== "") deltas.push({ kind: "reasoning", text: reasoning });
+    if (text !== "") {
       this.textSeen = true;
       deltas.push({ kind: "text", text });
     }
-    for (const call of asArray(delta?.["tool_calls"])) {
-      const part = asObject(call);
-      if (part !== null) deltas.push(...this.readCall(part));
-    }
+    deltas.push(...this.calls.push(callParts(delta)));
+    if (this.calls.overflowed) this.breakOff();
     this.finishReason = asWord(choice["finish_reason"]) ?? this.finishReason;
+    if (this.finishReason !== null) deltas.push(...this.calls.finish());
     return deltas;
   }
 
-  private readCall(part: Json): ChatDelta[] {
-    const fn = asObject(part["function"]);
-    const name = asWord(fn?.["name"]);
-    const id = asWord(part["id"]);
-    const index = asNumber(part["index"]) ?? this.indexOf(id);
-    const deltas: ChatDelta[] = [];
-    let call = this.calls.get(index);
-    if (call === undefined) {
-      // A part of a call whose start never came cannot be run; nor can a call beyond the bound.
-      if (name === null || this.calls.size >= TOOL_CALLS_MAX) return [];
-      call = { index, id: id ?? `call_${index}`, name, argumentsText: "" };
-      this.calls.set(index, call);
-      deltas.push({ kind: "tool_call_start", index, id: call.id, name });
-    }
-    const argumentsText = asText(fn?.["arguments"]);
-    if (argumentsText !== null) {
-      if (call.argumentsText.length + argumentsText.length > TOOL_ARGUMENTS_CHARS_MAX) {
-        this.breakOff();
-        return deltas;
-      }
-      call.argumentsText += argumentsText;
-      deltas.push({ kind: "tool_call_delta", index, id: call.id, argumentsText });
-    }
-    return deltas;
-  }
-
-  /** For providers that send no index: a new id opens the next call, anything else continues. */
-  private indexOf(id: string | null): number {
-    const known = [...this.calls.values()];
-    const same = id === null ? known.at(-1) : known.find((call) => call.id === id);
-    return same?.index ?? known.length;
+  /** Some send the answer as one message; after deltas it only repeats them. */
+  private deltaOf(choice: Json): Json | null {
+    const delta = asObject(choice["delta"]);
+    const isFirst = !this.textSeen && this.calls.named === 0;
+    return delta ?? (isFirst ? asObject(choice["message"]) : null);
   }
 
   private readUsage(value: unknown): ChatDelta[] {
@@ -201,21 +198,27 @@ class Answer {
     return [{ kind: "usage", usage }];
   }
 
-  private fail(error: Json | null): void {
+  private fail(error: Json): void {
     this.over = true;
     this.fault = { kind: "error_in_band", code: inBandCode(error) };
   }
 }
 
-function asWord(value: unknown): string | null {
-  const text = asText(value);
-  return text === null || text.length > WORD_CHARS_MAX ? null : text;
+/** The error that a frame or a choice tells of, in whichever form; null where there is none. */
+function errorIn(source: Json): Json | null {
+  const error = source["error"];
+  if (source["object"] === "error" || source["type"] === "error") return asObject(error) ?? source;
+  // Fields that are always there say "no error" in a few ways.
+  if (error === undefined || error === null || error === false || error === "" || error === 0)
+    return null;
+  const told = typeof error === "string" ? parseJson(error) : error;
+  return asObject(told) ?? { message: error };
 }
 
-function parseCall(call: OpenCall): ToolCall {
-  // A tool without parameters is often called with no arguments at all.
-  const parsed = call.argumentsText.trim() === "" ? {} : parseJson(call.argumentsText);
-  return { ...call, arguments: asObject(parsed) };
+function asWord(value: unknown): string | null {
+  const text = asText(value);
+  // It is stored, and no store holds half a character.
+  return text === null || text.length > WORD_CHARS_MAX ? null : wellFormed(text);
 }
 
 function parseUsage(value: unknown): ChatUsage | null {

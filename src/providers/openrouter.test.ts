@@ -2,9 +2,10 @@ import * as fc from "fast-check";
 import { describe, expect, test, vi } from "vitest";
 import { errorData } from "../errors/appError";
 import { CHAT_ENDINGS, type ChatDelta, type ChatEnding } from "./chat";
-import { FRAME_CHARS_MAX, TOOL_ARGUMENTS_CHARS_MAX, TOOL_CALLS_MAX } from "./chatFrames";
+import { FRAME_CHARS_MAX } from "./chatFrames";
 import { type ChatLimits, type ChatParams, openChatStream, STREAM_BYTES_MAX } from "./openrouter";
 import { BREAK, type BodyStep, type FetchScript, HANG, scriptedBody, virtualIo } from "./testing";
+import { TOOL_ARGUMENTS_CHARS_MAX, TOOL_CALLS_MAX } from "./toolCallParts";
 
 // Frames in the shape of https://openrouter.ai/docs/api/reference/streaming and, for errors in
 // band, https://openrouter.ai/docs/api/reference/errors-and-debugging; the values are our own.
@@ -238,6 +239,23 @@ describe("what surrounds an ending", () => {
     ]);
   });
 
+  test("a call whose name might go on is told at the latest with the finish reason", async () => {
+    const tools = ["search", "search_web"].map((name) => ({
+      type: "function" as const,
+      function: { name, description: "d", parameters: { type: "object" } },
+    }));
+    const call = toolCall(0, { id: "a", function: { name: "search", arguments: "{}" } });
+    const { io, run } = streamOf([frame(call), frame(finish("tool_calls")), DONE]);
+    const { deltas, ending } = await run(
+      listen(openChatStream({ ...PARAMS, tools }, { ...LIMITS, io })),
+    );
+    expect(deltas).toMatchObject([
+      { kind: "tool_call_start", name: "search" },
+      { kind: "tool_call_delta", argumentsText: "{}" },
+    ]);
+    expect(ending.toolCalls).toMatchObject([{ name: "search", arguments: {} }]);
+  });
+
   test("a call cut short is not handed on", async () => {
     const start = frame(
       toolCall(0, { id: "a", function: { name: "search_web", arguments: '{"q' } }),
@@ -259,6 +277,18 @@ describe("what surrounds an ending", () => {
   ])("%s after the finish reason takes nothing from the answer", async (_, rest) => {
     const { ending } = await hear([...HELLO, frame(finish("stop")), ...rest]);
     expect(ending).toMatchObject({ kind: "completed", outcome: "success", usage: null });
+  });
+
+  test.each<[string, BodyStep[]]>([
+    ["the end of the body", []],
+    ["a connection that breaks", [BREAK]],
+    ["silence", [HANG]],
+  ])("a last frame without its blank line is read, before %s", async (_, rest) => {
+    const last = frame(finish("stop"), "");
+    const { deltas, ending } = await hear([...HELLO, last, ...rest]);
+    expect([textOf(deltas), ending.kind]).toEqual(["Hello, wörld 🌍", "completed"]);
+    const broken = await hear([...HELLO, last.slice(0, -4), ...rest]);
+    expect(["eof_without_finish_reason", "idle_timeout"]).toContain(broken.ending.kind);
   });
 
   test("an error after the finish reason is still an error", async () => {
@@ -441,6 +471,17 @@ describe("before the first byte", () => {
       async () => new Response(body, { headers: { "content-type": "application/json" } }),
     );
     expect(data.code).toBe("upstream_rate_limited");
+  });
+
+  test("an answer in JSON, of a provider that does not stream, is an answer", async () => {
+    const message = { role: "assistant", content: "Bonjour" };
+    const body = JSON.stringify({ choices: [{ message, finish_reason: "stop" }], usage: null });
+    const { io, run } = virtualIo(
+      async () => new Response(body, { headers: { "content-type": "application/json" } }),
+    );
+    const { deltas, ending } = await run(listen(openChatStream(PARAMS, { ...LIMITS, io })));
+    expect(textOf(deltas)).toBe("Bonjour");
+    expect(ending).toMatchObject({ kind: "completed", finishReason: "stop" });
   });
 
   test("an abort before the answer is an ending, not an error", async () => {

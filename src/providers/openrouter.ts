@@ -10,11 +10,11 @@ import type {
 } from "openai/resources/chat/completions";
 import { MIB } from "../core/bytes";
 import { AppError } from "../errors/appError";
-import { ignoreGone } from "./body";
+import { ignoreGone, readBounded } from "./body";
 import type { ChatDelta, ChatEnding, ChatMessage, ToolDefinition } from "./chat";
 import { chatFrames, inBandCode, type Stop } from "./chatFrames";
 import { type Io, platformIo } from "./io";
-import { asObject, parseJson } from "./json";
+import { asArray, asObject, parseJson } from "./json";
 import { retryAfterMs, upstreamError } from "./outcome";
 
 export interface ChatParams {
@@ -58,25 +58,27 @@ export async function* openChatStream(
 ): AsyncGenerator<ChatDelta, ChatEnding> {
   const io = limits.io ?? platformIo;
   const startedAtMs = io.now();
-  const frames = chatFrames();
+  const frames = chatFrames(params.tools?.map(({ function: { name } }) => name) ?? null);
   let firstTokenMs: number | null = null;
   const finish = (stop: Stop): ChatEnding => ({
     ...frames.end(stop),
     latencyMs: io.now() - startedAtMs,
     firstTokenMs,
   });
+  const heard = (deltas: ChatDelta[]): ChatDelta[] => {
+    if (deltas.some(({ kind }) => kind !== "usage")) firstTokenMs ??= io.now() - startedAtMs;
+    return deltas;
+  };
   const connection = connect(io, limits);
   try {
     let part = await connection.open(params);
     const decoder = new TextDecoder();
     while (part.kind === "bytes") {
-      for (const delta of frames.push(decoder.decode(part.bytes, { stream: true }))) {
-        if (delta.kind !== "usage") firstTokenMs ??= io.now() - startedAtMs;
-        yield delta;
-      }
+      yield* heard(frames.push(decoder.decode(part.bytes, { stream: true })));
       if (frames.over) return finish("done");
       part = await connection.next();
     }
+    if (part.stop !== "client_abort") yield* heard(frames.flush());
     return finish(part.stop);
   } finally {
     connection.close();
@@ -210,7 +212,9 @@ async function request(params: ChatParams, io: StreamIo, signal: AbortSignal): P
       .create(requestBody(params), { signal, headers: { ...params.headers } })
       .asResponse();
     if (!isJson(response)) return response;
-    refusal = await unstreamedError(response);
+    const answer = await unstreamed(response);
+    if (answer instanceof Response) return answer;
+    refusal = answer;
     throw refusal;
   } catch {
     throw refusal ?? unreachable();
@@ -252,21 +256,21 @@ function withoutBody(response: Response): Response {
   return new Response(null, { status: response.status });
 }
 
-const UNSTREAMED_FRAMES = 64;
+/** Longest answer in JSON where a stream was asked for, in bytes. */
+const UNSTREAMED_BYTES_MAX = MIB;
 
-/** An answer in JSON where a stream was asked for is an error that came with status 200. */
-async function unstreamedError(response: Response): Promise<AppError> {
-  const body = openBody(response);
-  const decoder = new TextDecoder();
-  let text = "";
-  for (let frame = 0; frame < UNSTREAMED_FRAMES; frame++) {
-    const part = await body.read();
-    if (part.kind === "stop") break;
-    text += decoder.decode(part.bytes, { stream: true });
-  }
-  body.cancel();
-  const error = asObject(asObject(parseJson(text))?.["error"]);
-  return new AppError(inBandCode(error), { detail: "The provider did not stream an answer." });
+/**
+ * An answer in JSON where a stream was asked for: an error that came with status 200, or the whole
+ * answer of a provider that does not stream, read as a stream of one frame.
+ */
+async function unstreamed(response: Response): Promise<Response | AppError> {
+  const text = await readBounded(response, UNSTREAMED_BYTES_MAX);
+  const answer = asObject(parseJson(text ?? ""));
+  const isAnswer = asArray(answer?.["choices"]).length > 0 && answer?.["error"] === undefined;
+  if (isAnswer) return new Response(`data: ${JSON.stringify(answer)}\n\ndata: [DONE]\n\n`);
+  return new AppError(inBandCode(asObject(answer?.["error"])), {
+    detail: "The provider did not stream an answer.",
+  });
 }
 
 async function clientAbort(

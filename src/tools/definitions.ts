@@ -1,9 +1,10 @@
 /** What the model is told of the tools, and the reading of what it then writes. */
 import * as z from "zod";
+import { beginningOf } from "../core/wellFormed";
 import type { ToolDefinition } from "../providers/chat";
 import { asObject } from "../providers/json";
 import { PRODUCT_CONDITIONS, PRODUCT_SHIPPING, type ToolArgs } from "./arguments";
-import { TOOL_IDS, toolRow, type ToolId } from "./table";
+import { offeredToolIds, type ToolId } from "./table";
 
 const QUERY_CHARS_MAX = 512;
 const WEB_RESULTS_MAX = 20;
@@ -64,9 +65,7 @@ const DESCRIPTIONS: Record<ToolId, string> = {
 
 /** The definitions to send with a turn; `search_web` only when the turn asked for web search. */
 export function toolDefinitions(turn: { readonly webSearch: boolean }): ToolDefinition[] {
-  return TOOL_IDS.filter((id) => turn.webSearch || toolRow(id).offered === "always").map(
-    toolDefinition,
-  );
+  return offeredToolIds(turn).map(toolDefinition);
 }
 
 function toolDefinition(id: ToolId): ToolDefinition {
@@ -151,11 +150,11 @@ function problemOf(error: z.ZodError): string {
 }
 
 function queryOf(text: string): string {
-  return text.replace(/\s+/g, " ").trim().slice(0, QUERY_CHARS_MAX).trim();
+  return beginningOf(text.replace(/\s+/g, " ").trim(), QUERY_CHARS_MAX).trim();
 }
 
 function term(text: string | undefined): string | null {
-  const words = (text ?? "").replace(/\s+/g, " ").trim().slice(0, TERM_CHARS_MAX).trim();
+  const words = beginningOf((text ?? "").replace(/\s+/g, " ").trim(), TERM_CHARS_MAX).trim();
   return words === "" ? null : words;
 }
 

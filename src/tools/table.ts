@@ -124,6 +124,11 @@ export function toolRow(id: ToolId): ToolRow {
   return TOOLS[id];
 }
 
+/** The tools that a turn offers: some only where it asks for web search. */
+export function offeredToolIds(turn: { readonly webSearch: boolean }): readonly ToolId[] {
+  return TOOL_IDS.filter((id) => turn.webSearch || toolRow(id).offered === "always");
+}
+
 /** Whether a name, such as a model may invent, is a tool of ours. */
 export function isToolId(name: string): name is ToolId {
   return Object.hasOwn(TOOLS, name);

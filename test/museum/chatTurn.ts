@@ -71,11 +71,13 @@ export async function turn(
         messages: [{ role: "user", content: "hi" }],
         frames: [],
         webSearch: false,
+        callIds: { taken: [], isAll: true },
         cyclesMax: 1,
         totalTimeoutMs: 300_000,
       },
       {
         now: io.now,
+        random: io.random,
         sleep: io.sleep,
         stream: ({ messages, route: { modelId, providerId }, signal, totalTimeoutMs }) =>
           openChatRoute(

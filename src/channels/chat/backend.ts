@@ -3,12 +3,12 @@ import type { Env } from "../../config/env";
 import { readKnob } from "../../config/read";
 import { log } from "../../log/log";
 import { errorData } from "../../errors/appError";
-import type { ChatMessage } from "../../providers/chat";
 import { platformIo } from "../../providers/io";
 import { openChatRoute } from "../../providers/chatRoute";
 import { toolDefinitions } from "../../tools/definitions";
 import { throughContention } from "../contention";
 import type { Ctx, StreamId, ToolFunctions, TurnFunctions } from "./functions";
+import { callIdsOf, type HistoryMessage, toChatMessages } from "./history";
 import { runToolCall } from "./toolRunner";
 import {
   type Route,
@@ -19,13 +19,6 @@ import {
   type TurnResult,
 } from "./turn";
 
-interface HistoryMessage {
-  readonly role: "user" | "assistant" | "tool" | "system";
-  readonly content: string;
-  readonly toolCalls?: readonly { id: string; name: string; arguments: string }[] | undefined;
-  readonly toolCallId?: string | undefined;
-}
-
 /** An admitted turn, as it is handed from admission to whoever runs it. */
 export interface AdmittedTurn {
   readonly userId: string;
@@ -33,6 +26,8 @@ export interface AdmittedTurn {
   readonly route: Route;
   readonly fallback: Route | null;
   readonly history: readonly HistoryMessage[];
+  /** Whether that is all of the thread; absent in a turn that an older version scheduled. */
+  readonly historyIsWhole?: boolean | undefined;
   readonly frames: readonly string[];
   readonly webSearch: boolean;
 }
@@ -50,14 +45,13 @@ interface Shell {
 export async function runAdmittedTurn(turn: AdmittedTurn, shell: Shell): Promise<TurnResult> {
   const { env } = shell;
   const deferred: Promise<unknown>[] = [];
+  const history = toChatMessages(turn.history);
   const result = await runTurn(
     {
       route: turn.route,
       fallback: turn.fallback,
-      messages: [
-        { role: "system", content: readKnob(env, "CHAT_SYSTEM_PROMPT") },
-        ...turn.history.flatMap(asChatMessages),
-      ],
+      messages: [{ role: "system", content: readKnob(env, "CHAT_SYSTEM_PROMPT") }, ...history],
+      callIds: { taken: callIdsOf(turn.history, history), isAll: turn.historyIsWhole ?? false },
       frames: turn.frames,
       webSearch: turn.webSearch,
       cyclesMax: shell.cyclesMax,
@@ -81,6 +75,7 @@ function portsOf(
   const counted = (): void => void (retries += 1);
   return {
     now: platformIo.now,
+    random: platformIo.random,
     sleep: platformIo.sleep,
     send: shell.send,
     stream: (request) => openStream(shell, request, counted),
@@ -149,51 +144,4 @@ function openStream(
       },
     },
   );
-}
-
-/** A stored answer that called tools is three things to a model: calls, results, text. */
-function asChatMessages(
-  message: HistoryMessage,
-  index: number,
-  history: readonly HistoryMessage[],
-): ChatMessage[] {
-  const { content, role, toolCalls = [] } = message;
-  switch (role) {
-    case "user":
-    case "system":
-      return [{ role, content }];
-    case "tool":
-      return [];
-    case "assistant": {
-      const results = toolCalls.map(({ id }) => ({ id, content: resultOf(history, index, id) }));
-      const known = results.filter((result) => result.content !== null);
-      const said: ChatMessage[] = content === "" ? [] : [{ role, content }];
-      if (known.length === 0 || known.length < toolCalls.length) return said;
-      return [
-        {
-          role,
-          content: null,
-          tool_calls: toolCalls.map(({ arguments: args, id, name }) => ({
-            id,
-            type: "function",
-            function: { name, arguments: args },
-          })),
-        },
-        ...known.map((result): ChatMessage => ({
-          role: "tool",
-          tool_call_id: result.id,
-          content: result.content ?? "",
-        })),
-        ...said,
-      ];
-    }
-  }
-}
-
-/** The stored result of a call, which follows its answer; null where the history was cut. */
-function resultOf(history: readonly HistoryMessage[], after: number, id: string): string | null {
-  const found = history.find(
-    ({ role, toolCallId }, i) => i > after && role === "tool" && toolCallId === id,
-  );
-  return found?.content ?? null;
 }

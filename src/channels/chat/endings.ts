@@ -12,6 +12,8 @@ export interface Ended {
   readonly outcome: Outcome["kind"];
 }
 
+/** What an answer that calls no tools has of them. */
+export const NO_CALLS = { toolCalls: [], state: null } as const;
 /** The user asked for the end. */
 export const ABORTED: Ended = { kind: "client_abort", code: null, outcome: "neutral" };
 /** The turn has used its time up, on tools or on another route: whoever is next is not to blame. */
@@ -19,7 +21,7 @@ export const OUT_OF_TIME = {
   kind: "total_timeout",
   code: "upstream_timeout",
   outcome: "neutral",
-  toolCalls: [],
+  ...NO_CALLS,
 } as const satisfies Ended & { toolCalls: readonly ToolCall[] };
 /** An answer that says nothing. */
 export const EMPTY: Ended = { kind: "empty_success", code: "upstream_error", outcome: "failure" };
@@ -30,7 +32,7 @@ export const TOO_LONG_ENDING: ChatEnding = {
   outcome: "success",
   code: null,
   finishReason: "length",
-  toolCalls: [],
+  ...NO_CALLS,
   usage: null,
   model: null,
   visible: true,

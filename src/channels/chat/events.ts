@@ -51,7 +51,7 @@ export type ChatEvent =
       readonly toolCallId: string;
       readonly toolName: string;
       readonly output: unknown;
-      /** True where an older stored result stands in for one that could not be had. */
+      /** True where an older stored result stands in for one that could not be had, or there is none. */
       readonly degraded: boolean;
     }
   | {
@@ -84,8 +84,20 @@ export type ChatEvent =
 
 export type TerminalEvent = Extract<ChatEvent, { type: "error" | "aborted" | "done" }>;
 
+/**
+ * Characters at which readers of lines in some languages end a line, although only CR and LF end one
+ * in an event stream: Python's `splitlines`, on which its HTTP clients rely, is the best known.
+ * JSON escapes the others of that list itself.
+ */
+const LINE_ENDS = /[\u0085\u2028\u2029]/g;
+
 /** The text of one frame's `data`, exactly as stored and sent. */
-export const frameData = (event: ChatEvent): string => JSON.stringify(event);
+export const frameData = (event: ChatEvent): string =>
+  // They stand within JSON strings only, so an escape means the same.
+  JSON.stringify(event).replace(
+    LINE_ENDS,
+    (end) => `\\u${end.charCodeAt(0).toString(16).padStart(4, "0")}`,
+  );
 
 /**
  * One server-sent event. An id says that this frame and all before it are stored: a client that
@@ -95,5 +107,8 @@ export function encodeFrame(data: string, id: number | null): string {
   return id === null ? `data: ${data}\n\n` : `id: ${id}\ndata: ${data}\n\n`;
 }
 
-/** Keeps intermediaries from closing a silent stream; parsers ignore comments. */
-export const KEEP_ALIVE = ": keep-alive\n\n";
+/**
+ * Keeps intermediaries from closing a silent stream; parsers ignore comments. No blank line follows:
+ * some clients take one for the end of an event, and find no JSON in it.
+ */
+export const KEEP_ALIVE = ": keep-alive\n";

@@ -46,7 +46,8 @@ export function eventStream(
     status: 200,
     headers: {
       "content-type": "text/event-stream",
-      "cache-control": "no-store",
+      // A proxy that compresses the stream would hold back what it has not filled a block with.
+      "cache-control": "no-store, no-transform",
       "x-accel-buffering": "no",
       ...headers,
     },

@@ -1,9 +1,12 @@
-import type { ChatMessage, ToolCall } from "../../providers/chat";
+import { wellFormed } from "../../core/wellFormed";
+import type { ChatDelta, ChatMessage, ProviderState, ToolCall } from "../../providers/chat";
 import { type CacheUse, sumUse } from "../../tools/cacheUse";
 import type { Backpressure } from "../../tools/jobClient";
 import { isToolId, toolRow } from "../../tools/table";
+import { inputEvent, NOT_RUN, notRunEvents, outputEvent } from "./callEvents";
+import type { CallIds } from "./callIds";
 import type { ChatEvent } from "./events";
-import { wellFormed } from "./wholeCharacters";
+import { sentCalls } from "./sentCalls";
 
 /** What became of one tool call. */
 export type ToolOutcome = {
@@ -28,17 +31,37 @@ interface ToolPorts {
   readonly say: (event: ChatEvent) => Promise<void>;
   readonly runTool: (call: ToolCall, bounds: ToolBounds) => Promise<ToolOutcome>;
   readonly bounds: ToolBounds;
+  /** The tools that this turn offers: no other one runs. */
+  readonly offered: ReadonlySet<string>;
+  readonly ids: CallIds;
 }
 
-type InputDelta =
-  | { readonly kind: "tool_call_start"; readonly id: string; readonly name: string }
-  | { readonly kind: "tool_call_delta"; readonly id: string; readonly argumentsText: string };
+type InputDelta = Extract<ChatDelta, { kind: "tool_call_start" | "tool_call_delta" }>;
 
-/** The tool calls of one turn: their events, limits and results. */
+/** One answer of the model that called tools. */
+export interface CallingAnswer {
+  readonly toolCalls: readonly ToolCall[];
+  /** What it said beside the calls. */
+  readonly text: string;
+  readonly state: ProviderState | null;
+}
+
+/** A call that was shown and has not been ended yet. */
+interface OpenCall {
+  /** The provider's own id, by which its state may name the call. */
+  readonly providerId: string;
+  readonly id: string;
+  readonly name: string;
+  argumentsText: string;
+  isInputShown: boolean;
+}
+
+/** The tool calls of one turn: their events, limits and results. Each is shown once, and ended. */
 export class ToolTurn {
   private readonly ports: ToolPorts;
   private readonly used = new Map<string, number>();
-  private readonly snapshots = new Map<string, string>();
+  /** Calls of the answer at hand by their place in it. */
+  private readonly open = new Map<number, OpenCall>();
   readonly calls: { id: string; name: string; arguments: string }[] = [];
   readonly results: { toolCallId: string; name: string; content: string }[] = [];
   /** What the cache was to the calls, by namespace. */
@@ -54,80 +77,93 @@ export class ToolTurn {
 
   /** Passes on a tool call as the model writes it. */
   async input(delta: InputDelta): Promise<void> {
-    const toolCallId = delta.id;
     if (delta.kind === "tool_call_start") {
-      this.snapshots.set(toolCallId, "");
-      await this.ports.say({
-        type: "tool-input-start",
-        toolCallId,
-        toolName: delta.name,
-        state: "streaming",
-      });
+      await this.begin(delta);
       return;
     }
-    const argsSnapshot = (this.snapshots.get(toolCallId) ?? "") + delta.argumentsText;
-    this.snapshots.set(toolCallId, argsSnapshot);
+    const call = this.open.get(delta.index);
+    if (call === undefined) return;
     const inputTextDelta = delta.argumentsText;
+    call.argumentsText += inputTextDelta;
     this.inputChars += inputTextDelta.length;
-    await this.ports.say({ type: "tool-input-delta", toolCallId, inputTextDelta, argsSnapshot });
+    await this.ports.say({
+      type: "tool-input-delta",
+      toolCallId: call.id,
+      inputTextDelta,
+      argsSnapshot: call.argumentsText,
+    });
   }
 
   /** Runs the calls of one answer side by side; returns what the model is told of them. */
-  async run(toolCalls: readonly ToolCall[]): Promise<ChatMessage[]> {
-    const outcomes = await Promise.all(toolCalls.map(async (call) => await this.runOne(call)));
-    const told: ChatMessage[] = [
-      {
-        role: "assistant",
-        content: null,
-        tool_calls: toolCalls.map(({ id, name, argumentsText }) => ({
-          id,
-          type: "function",
-          function: { name, arguments: argumentsText },
-        })),
-      },
-    ];
-    for (const [i, { id, name, argumentsText }] of toolCalls.entries()) {
-      const content = outcomes[i]?.text ?? "";
-      this.calls.push({ id, name, arguments: wellFormed(argumentsText) });
-      this.results.push({ toolCallId: id, name, content });
-      told.push({ role: "tool", tool_call_id: id, content });
-    }
-    return told;
+  async run({ state, text, toolCalls }: CallingAnswer): Promise<ChatMessage[]> {
+    const begun = [];
+    for (const call of toolCalls)
+      begun.push({ call, shown: this.open.get(call.index) ?? (await this.begin(call)) });
+    const outcomes = await Promise.all(
+      begun.map(async ({ call, shown }) => await this.runOne({ ...call, id: shown.id }, shown)),
+    );
+    const told = begun.map(({ call, shown: { id } }, i) => {
+      const { argumentsText, extra, name } = call;
+      const result = outcomes[i]?.text ?? "";
+      this.record({ id, name, argumentsText }, result);
+      return { id, name, argumentsText, result, ...(extra === undefined ? {} : { extra }) };
+    });
+    const renamed = new Map(begun.map(({ shown: { id, providerId } }) => [providerId, id]));
+    return sentCalls(text === "" ? null : text, told, withIds(state, renamed));
   }
 
-  private async runOne(call: ToolCall): Promise<ToolOutcome> {
-    const { id: toolCallId, name: toolName } = call;
-    const input = call.arguments ?? call.argumentsText;
-    await this.ports.say({
-      type: "tool-input-available",
-      toolCallId,
-      toolName,
-      input,
-      state: "completed",
-    });
+  /** Ends the calls that were shown and will not run: their answer ended before them. */
+  async closeOpen(): Promise<void> {
+    for (const call of this.open.values()) {
+      this.record(call, NOT_RUN);
+      for (const event of notRunEvents(call, call.isInputShown)) await this.ports.say(event);
+    }
+    this.open.clear();
+  }
+
+  private async begin({ id: providerId, index, name }: BegunCall): Promise<OpenCall> {
+    const id = this.ports.ids.take(providerId);
+    const call = { providerId, id, name, argumentsText: "", isInputShown: false };
+    this.open.set(index, call);
+    const started = { toolCallId: id, toolName: name, state: "streaming" } as const;
+    await this.ports.say({ type: "tool-input-start", ...started });
+    return call;
+  }
+
+  private async runOne(call: ToolCall, shown: OpenCall): Promise<ToolOutcome> {
+    shown.isInputShown = true;
+    await this.ports.say(inputEvent(call));
     const outcome = this.refusalOf(call) ?? (await this.ports.runTool(call, this.ports.bounds));
     if (outcome.cacheUse !== undefined) this.cacheUse = sumUse(this.cacheUse, [outcome.cacheUse]);
     if (outcome.kind === "backpressure")
       await this.ports.say({
         type: "tool-backpressure",
-        toolName,
+        toolName: call.name,
         reason: outcome.reason,
         retryable: true,
         retryAfterMs: outcome.retryAfterMs,
       });
-    await this.ports.say({
-      type: "tool-output-partially-available",
-      toolCallId,
-      toolName,
-      output: asJson(outcome.text),
-      degraded: outcome.kind === "result" ? outcome.degraded : true,
-    });
+    this.open.delete(call.index);
+    const { text } = outcome;
+    const degraded = outcome.kind === "result" ? outcome.degraded : true;
+    await this.ports.say(outputEvent(call, { text, degraded }));
     return outcome;
+  }
+
+  /** Keeps a call and its result for the message. The text of the arguments is for display. */
+  private record(
+    { argumentsText, id, name }: Pick<ToolCall, "id" | "name" | "argumentsText">,
+    result: string,
+  ): void {
+    this.calls.push({ id, name, arguments: wellFormed(argumentsText) });
+    this.results.push({ toolCallId: id, name, content: wellFormed(result) });
   }
 
   /** Calls that are answered without running anything. */
   private refusalOf({ name, arguments: args }: ToolCall): ToolOutcome | null {
-    if (!isToolId(name)) return failed("There is no tool of this name.");
+    // A model may call what it was told of earlier in the thread, or makes up.
+    if (!isToolId(name) || !this.ports.offered.has(name))
+      return failed("There is no tool of this name.");
     const used = (this.used.get(name) ?? 0) + 1;
     this.used.set(name, used);
     const { turnMax } = toolRow(name);
@@ -139,13 +175,18 @@ export class ToolTurn {
   }
 }
 
-const failed = (text: string): ToolOutcome => ({ kind: "failed", text });
+type BegunCall = Pick<ToolCall, "index" | "id" | "name">;
 
-/** Tool results are JSON texts; what explains a failure is plain text. */
-function asJson(text: string): unknown {
-  try {
-    return JSON.parse(text) as unknown;
-  } catch {
-    return text;
-  }
+/** State that names calls by their ids names them by those that they are sent back under. */
+function withIds(
+  state: ProviderState | null,
+  ids: ReadonlyMap<string, string>,
+): ProviderState | null {
+  const details = state?.reasoning_details?.map((detail) => {
+    const id = typeof detail["id"] === "string" ? ids.get(detail["id"]) : undefined;
+    return id === undefined ? detail : { ...detail, id };
+  });
+  return details === undefined ? state : { ...state, reasoning_details: details };
 }
+
+const failed = (text: string): ToolOutcome => ({ kind: "failed", text });

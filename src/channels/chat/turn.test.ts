@@ -42,6 +42,7 @@ function ending(kind: keyof typeof CHAT_ENDINGS, more: Partial<ChatEnding> = {})
     ...CHAT_ENDINGS[kind],
     finishReason: kind === "completed" ? "stop" : null,
     toolCalls: [],
+    state: null,
     usage: USAGE,
     model: "model/primary",
     visible: true,
@@ -87,6 +88,7 @@ function backend(options: BackendOptions): Backend {
     clockMs: 0,
     ports: {
       now: () => self.clockMs,
+      random: Math.random,
       sleep: async (_ms, signal) => {
         await new Promise<void>((resolve) => {
           if (signal?.aborted === true) resolve();
@@ -139,6 +141,7 @@ const start = (more: { cyclesMax?: number; fallback?: Route | null } = {}) => ({
   messages: [{ role: "user" as const, content: "hello" }],
   frames: FRAMES,
   webSearch: true,
+  callIds: { taken: [], isAll: true },
   cyclesMax: 5,
   totalTimeoutMs: 60_000,
   ...more,
@@ -151,7 +154,7 @@ interface Seen {
 
 function seen(frames: readonly string[]): Seen[] {
   return frames.map((frame) => {
-    const [, id, data] = /^(?:id: (\d+)\n)?data: (.*)\n\n$/.exec(frame) ?? [];
+    const [, id, data] = /^(?:id: (\d+)\n)?data: ([^\n]*)\n\n$/.exec(frame) ?? [];
     return {
       id: id === undefined ? null : Number(id),
       event: JSON.parse(data ?? "null") as Seen["event"],
@@ -163,8 +166,8 @@ const TERMINAL = ["done", "error", "aborted"];
 const terminals = (frames: readonly string[]) =>
   seen(frames).filter(({ event }) => TERMINAL.includes(event.type));
 
-const call = (name: string, args = "{}"): ToolCall => ({
-  index: 0,
+const call = (name: string, args = "{}", index = 0): ToolCall => ({
+  index,
   id: `call_${name}`,
   name,
   argumentsText: args,
@@ -401,7 +404,11 @@ test("a tool is told when the turn ends, and what the cache was to it is settled
   const deadlines: number[] = [];
   const b = backend({
     scripts: [
-      [ending("tool_calls", { toolCalls: [call("search_web"), call("get_current_time")] })],
+      [
+        ending("tool_calls", {
+          toolCalls: [call("search_web"), call("get_current_time", "{}", 1)],
+        }),
+      ],
       [ending("tool_calls", { toolCalls: [call("search_web")] })],
       [text("fine"), ending("completed")],
     ],

@@ -1,25 +1,29 @@
 import { KIB, MIB, utf8Bytes } from "../../core/bytes";
 import { SECOND } from "../../core/time";
+import { wellFormed } from "../../core/wellFormed";
 import type { ErrorCode } from "../../errors/table";
 import type { ChatDelta, ChatEnding, ChatMessage, ChatUsage, ToolCall } from "../../providers/chat";
 import type { Io } from "../../providers/io";
 import type { ProviderId } from "../../providers/table";
 import type { Outcome } from "../../providers/outcome";
 import type { CacheUse } from "../../tools/cacheUse";
+import { offeredToolIds } from "../../tools/table";
+import { CallIds } from "./callIds";
 import {
   ABORTED,
   EMPTY,
   type Ended,
   endedBy,
+  NO_CALLS,
   OUT_OF_TIME,
   terminalOf,
   TOO_LONG_ENDING,
 } from "./endings";
-import { type ChatEvent, encodeFrame } from "./events";
+import { type ChatEvent, encodeFrame, frameData } from "./events";
 import { Recorder, type StoreReply } from "./recorder";
-import { type ToolBounds, type ToolOutcome, ToolTurn } from "./toolTurn";
+import { type CallingAnswer, type ToolBounds, type ToolOutcome, ToolTurn } from "./toolTurn";
 import { addUsage, type TurnUsage, usageCounts, usageOf } from "./usage";
-import { pieces, wellFormed, WholeCharacters } from "./wholeCharacters";
+import { pieces, WholeCharacters } from "./wholeCharacters";
 
 /** A route to a model, chosen at admission or by falling back. */
 export interface Route {
@@ -38,6 +42,8 @@ export interface TurnStart {
   /** Frames stored at admission; their ids start at 1. */
   readonly frames: readonly string[];
   readonly webSearch: boolean;
+  /** Ids that calls of the thread have, and whether these are all of them. */
+  readonly callIds: { readonly taken: readonly string[]; readonly isAll: boolean };
   /** Requests to the model in this turn at most. */
   readonly cyclesMax: number;
   /** Whole turn, in milliseconds. */
@@ -79,7 +85,7 @@ export interface StreamRequest {
 }
 
 /** What a turn needs from where it runs: the same for the HTTP route and the action. */
-export interface TurnPorts extends Pick<Io, "now" | "sleep"> {
+export interface TurnPorts extends Pick<Io, "now" | "random" | "sleep"> {
   readonly stream: (request: StreamRequest) => AsyncGenerator<ChatDelta, ChatEnding>;
   readonly runTool: (call: ToolCall, bounds: ToolBounds) => Promise<ToolOutcome>;
   readonly store: (firstFrameId: number, frames: readonly string[]) => Promise<StoreReply>;
@@ -114,6 +120,9 @@ export async function runTurn(start: TurnStart, ports: TurnPorts): Promise<TurnR
   return await turn.run();
 }
 
+/** One ended request, with the calls that its answer made. */
+type Answered = Ended & Omit<CallingAnswer, "text">;
+
 class Turn {
   private readonly ports: TurnPorts;
   private readonly start: TurnStart;
@@ -128,6 +137,8 @@ class Turn {
   private routeAtMs: number;
   private readonly halves = new WholeCharacters();
   private text = "";
+  /** Where the text of the answer at hand begins: what earlier requests said stands before it. */
+  private answerAt = 0;
   private textBytes = 0;
   private reasoning = "";
   private usage: ChatUsage | null = null;
@@ -165,6 +176,8 @@ class Turn {
         signal: this.abort.signal,
         deadlineAtMs: this.startedAtMs + start.totalTimeoutMs,
       },
+      offered: new Set<string>(offeredToolIds(start)),
+      ids: new CallIds({ ...start.callIds, random: ports.random }),
     });
   }
 
@@ -173,6 +186,8 @@ class Turn {
     const pulse = this.recorder.keepAlive();
     // A bug in the turn ends it as an error like any other failure: the slot must be released.
     const ended = await this.converse().catch((error: unknown) => endedBy(error));
+    // Of a turn that someone else has ended nothing more is said, also of its calls.
+    if (!this.lost) await this.tools.closeOpen();
     const result = this.resultOf(ended);
     const closing = this.closingEvents(ended, result);
     const left = await this.recorder.finish();
@@ -189,7 +204,8 @@ class Turn {
       if (ended.kind !== "tool_calls") return ended;
       // A model that calls what it was told not to call, and says nothing, has not answered.
       if (last) return this.text === "" ? EMPTY : { ...ended, kind: "completed" };
-      this.messages.push(...(await this.tools.run(ended.toolCalls)));
+      const text = this.text.slice(this.answerAt);
+      this.messages.push(...(await this.tools.run({ ...ended, text })));
       if (this.abort.signal.aborted) return ABORTED;
     }
   }
@@ -198,15 +214,13 @@ class Turn {
    * One request to the model, on the fallback route if the first fails while nothing of the turn has
    * been seen: what one model began, be it a tool call, no other one continues.
    */
-  private async ask(
-    toolChoice: "auto" | "none",
-  ): Promise<Ended & { readonly toolCalls: readonly ToolCall[] }> {
+  private async ask(toolChoice: "auto" | "none"): Promise<Answered> {
     for (;;) {
       // The time went to tools or to the other route: this one has not failed.
       if (this.leftMs() < REQUEST_MIN_MS) return OUT_OF_TIME;
       const ended = await this.consume(toolChoice).catch((error: unknown) => ({
         ...endedBy(error),
-        toolCalls: [],
+        ...NO_CALLS,
       }));
       const unseen = this.firstTokenMs === null;
       const upstream = ended.code?.startsWith("upstream_") ?? false;
@@ -231,9 +245,8 @@ class Turn {
     return true;
   }
 
-  private async consume(
-    toolChoice: "auto" | "none",
-  ): Promise<Ended & { readonly toolCalls: readonly ToolCall[] }> {
+  private async consume(toolChoice: "auto" | "none"): Promise<Answered> {
+    this.answerAt = this.text.length;
     const deltas = this.ports.stream({
       route: this.route,
       messages: this.messages,
@@ -253,7 +266,7 @@ class Turn {
         await deltas.return(TOO_LONG_ENDING);
         this.usageIsWhole = false;
         this.finishReason = TOO_LONG_ENDING.finishReason;
-        return { kind: "length", code: null, outcome: "success", toolCalls: [] };
+        return { kind: "length", code: null, outcome: "success", ...NO_CALLS };
       }
     }
   }
@@ -310,13 +323,13 @@ class Turn {
     return this.ports.now() - this.startedAtMs;
   }
 
-  private streamEnded(ending: ChatEnding): Ended & { readonly toolCalls: readonly ToolCall[] } {
+  private streamEnded(ending: ChatEnding): Answered {
     if (ending.usage === null) this.usageIsWhole = false;
     else this.usage = addUsage(this.usage, ending.usage);
     this.model = ending.model ?? this.model;
     this.finishReason = ending.finishReason;
-    const { kind, code, outcome, toolCalls } = ending;
-    return { kind, code, outcome, toolCalls };
+    const { kind, code, outcome, state, toolCalls } = ending;
+    return { kind, code, outcome, state, toolCalls };
   }
 
   private resultOf(ended: Ended): TurnResult {
@@ -379,7 +392,7 @@ class Turn {
     closing: readonly ChatEvent[],
     result: TurnResult,
   ): Promise<void> {
-    const data = closing.map((event) => JSON.stringify(event));
+    const data = closing.map(frameData);
     if (this.lost) return;
     const { firstFrameId, frames } = left;
     const settled = await this.ports.settle(firstFrameId, [...frames, ...data], result);

@@ -1,3 +1,5 @@
+import { wellFormed } from "../../core/wellFormed";
+
 /**
  * Joins characters that a provider split over two parts of its stream. Half of a surrogate pair is
  * no Unicode text: neither UTF-8 nor the database can hold it.
@@ -24,14 +26,6 @@ export class WholeCharacters {
 
 const HIGH_SURROGATE_FIRST = 0xd800;
 const HIGH_SURROGATE_LAST = 0xdbff;
-
-/** The text with each half that has no other half replaced by U+FFFD. */
-export function wellFormed(text: string): string {
-  return text.replace(
-    /[\uD800-\uDBFF](?![\uDC00-\uDFFF])|(?<![\uD800-\uDBFF])[\uDC00-\uDFFF]/g,
-    "\uFFFD",
-  );
-}
 
 /** A text in parts of so many characters, none of which begins with the second half of a pair. */
 export function pieces(text: string, charsMax: number): string[] {
