@@ -5,6 +5,7 @@ import { sloBaselineSchema } from "../src/slo/baselineFile";
 import { apiPage } from "./generate/api";
 import { configurationPage } from "./generate/configuration";
 import { envExample } from "./generate/envExample";
+import { simulatorsPage } from "./generate/simulators";
 import { surfaceMatrix } from "./generate/surfaceMatrix";
 import type { Main } from "./main";
 import { ARTIFACT_SCHEMAS } from "./reliability/artifacts";
@@ -14,6 +15,7 @@ export const GENERATED_FILES: Readonly<Record<string, () => string>> = {
   ".env.example": envExample,
   "docs/configuration.md": configurationPage,
   "docs/api.md": apiPage,
+  "docs/simulators.md": simulatorsPage,
   "scripts/reliability/phase-2-surface-matrix.md": surfaceMatrix,
   "scripts/reliability/slo-baseline.schema.json": sloBaselineSchema,
   ...ARTIFACT_SCHEMAS,

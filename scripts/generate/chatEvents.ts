@@ -59,12 +59,12 @@ export const CHAT_EVENTS: EventNotes = {
     },
   },
   "tool-output-partially-available": {
-    when: "A tool answered, or a stored answer of it was used.",
+    when: "The call has ended: the tool answered, a stored answer was used, or it did not run. Each call ends once.",
     fields: {
       toolCallId: "The call.",
       toolName: "Tool.",
       output: "What the model is shown.",
-      degraded: "True where an older stored result stands in.",
+      degraded: "True where an older stored result stands in, or there is none.",
     },
   },
   "tool-backpressure": {

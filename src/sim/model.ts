@@ -5,7 +5,10 @@ import { seedOf, type Seed } from "./seed";
 /** What the simulated model says to one request. */
 export interface Turn {
   readonly calls: readonly ScriptedCall[];
+  /** Beside calls what the prompt says, else the answer. */
   readonly text: string;
+  /** Answers with calls since the last user message. */
+  readonly step: number;
   readonly reasoning: string;
   readonly ending: Ending;
   readonly script: Script;
@@ -33,7 +36,7 @@ export function decideTurn(body: Readonly<Record<string, unknown>>): Turn {
   const step = since.filter((message) => list(message["tool_calls"]).length > 0).length;
   const calls = plan(body, script)[step] ?? [];
   const ending: Ending = calls.length > 0 || !applies ? { kind: "stop" } : script.ending;
-  const full = calls.length > 0 || ending.kind === "empty" ? "" : answer(script, since, seed);
+  const full = calls.length > 0 ? script.say : said(script, since, seed, ending);
   const limited = limitWords(
     full,
     number(body["max_completion_tokens"]) ?? number(body["max_tokens"]),
@@ -42,6 +45,7 @@ export function decideTurn(body: Readonly<Record<string, unknown>>): Turn {
   return {
     calls,
     text: ending.kind === "stop" ? limited : half(limited),
+    step,
     reasoning: script.reason
       ? `Let me think about “${script.prose.slice(0, 80)}” step by step.`
       : "",
@@ -63,8 +67,9 @@ function plan(
   const offered = new Set(
     list(body["tools"]).map((tool) => text(record(record(tool)["function"])["name"])),
   );
+  const isAny = script.manners.has("unoffered");
   const groups = script.groups
-    .map((group) => group.filter((call) => offered.has(call.name)))
+    .map((group) => group.filter((call) => isAny || offered.has(call.name)))
     .filter((group) => group.length > 0);
   if (!offered.has("search_web") || groups.flat().some((call) => call.name === "search_web"))
     return groups;
@@ -88,6 +93,19 @@ const VOCABULARY = (
   "somebody checks them twice in Zürich or 東京 because a queue is only as fast as its slowest " +
   "reader 🚢 so keep ballast low and steady résumé your work after every pause then ship — done"
 ).split(" ");
+
+/** Characters at which some clients end a line, though JSON and event streams do not. */
+const LINE_ENDS = "one\u0085two\u2028three\u2029four ";
+
+function said(
+  script: Script,
+  since: readonly Readonly<Record<string, unknown>>[],
+  seed: Seed,
+  ending: Ending,
+): string {
+  if (ending.kind === "empty") return "";
+  return (script.lines ? LINE_ENDS : "") + answer(script, since, seed);
+}
 
 function answer(
   script: Script,

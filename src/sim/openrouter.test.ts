@@ -344,11 +344,14 @@ describe("tools", () => {
     '[[tool:get_current_time {"zone":[["a]]b"]]}]] [[tool:search_web {"query":"x"}]] then [[tool:get_current_time {}]]';
   const step = (count: number) => [
     { role: "user", content: script },
-    ...Array.from({ length: count }, () => ({
-      role: "assistant",
-      content: null,
-      tool_calls: [{ id: "c", type: "function" }],
-    })),
+    ...Array.from({ length: count }, (_, i) => [
+      {
+        role: "assistant",
+        content: null,
+        tool_calls: [{ id: `c${i}`, type: "function", function: { name: "x", arguments: "{}" } }],
+      },
+      { role: "tool", tool_call_id: `c${i}`, content: "{}" },
+    ]).flat(),
   ];
   async function callsAt(count: number, more: object = {}): Promise<unknown[]> {
     const whole: unknown = await (
@@ -384,6 +387,100 @@ describe("tools", () => {
     expect(await at(0)).toEqual([{ name: "search_web", arguments: '{"query":"find ballast"}' }]);
     expect(await at(1)).toEqual([{ name: "get_current_time", arguments: "{}" }]);
     expect(await at(2)).toEqual([]);
+  });
+
+  async function partsOf(manners: string) {
+    const prompt = `[[calls:${manners}]] [[tool:get_current_time {"timeZone":"Europe/Zürich"}]] [[tool:get_current_time {}]]`;
+    const frames = framesOf(await askText(prompt, { tools: [TIME] }));
+    const deltas = frames.map((frame) => record(choiceOf(frame)["delta"]));
+    const parts = deltas.flatMap((delta) => (delta["tool_calls"] ?? []) as unknown[]).map(record);
+    return { deltas, parts, text: JSON.stringify(parts) };
+  }
+  const ZURICH = { timeZone: "Europe/Zürich" };
+
+  test("calls come in the manner that the prompt asks for", async () => {
+    const places = async (manners: string) =>
+      new Set((await partsOf(manners)).parts.map(({ index }) => index));
+    expect(await places("repeated")).toEqual(new Set([0, 1]));
+    expect(await places("same-index")).toEqual(new Set([0]));
+    expect(await places("no-index")).toEqual(new Set([undefined]));
+    const ids = async (manners: string) =>
+      new Set((await partsOf(manners)).parts.map(({ id }) => id).filter((id) => id !== undefined));
+    expect((await ids("repeated")).size).toBe(2);
+    expect((await ids("same-id")).size).toBe(1);
+    expect(await ids("restart-ids")).toEqual(new Set(["tool:0", "tool:1"]));
+    expect((await ids("no-ids")).size).toBe(0);
+    expect((await partsOf("objects")).parts[0]).toMatchObject({ function: { arguments: ZURICH } });
+    expect((await partsOf("empty")).text).not.toContain("Zürich");
+    const pieces = (await partsOf("pieces")).parts.map((one) => record(one["function"]));
+    expect(pieces[0]).not.toHaveProperty("name");
+    expect(
+      pieces
+        .slice(0, 7)
+        .map(({ name }) => text(name))
+        .join(""),
+    ).toBe("get_current_time");
+  });
+
+  test("an answer may be cut within its last call, which then ends by its length", async () => {
+    const body = await askText('[[calls:cut]] [[tool:get_current_time {"timeZone":"UTC"}]]', {
+      tools: [TIME],
+    });
+    expect(finishOf(body)).toEqual(["length"]);
+    expect(body).not.toContain("UTC");
+  });
+
+  test("a tool that is not offered is called where the prompt insists", async () => {
+    const body = await askText("[[calls:unoffered]] [[tool:search_web {}]]", { tools: [TIME] });
+    expect(body).toContain("search_web");
+  });
+
+  test("what a model wants back is demanded, and a strict history too", async () => {
+    const prompt = "[[calls:state]] [[tool:get_current_time {}]]";
+    const frames = framesOf(await askText(prompt, { tools: [TIME] }));
+    const deltas = frames.map((frame) => record(choiceOf(frame)["delta"]));
+    const details = deltas.flatMap((delta) => (delta["reasoning_details"] ?? []) as unknown[]);
+    expect(details).toMatchObject([{ type: "reasoning.encrypted" }]);
+    const again = (answer: object, result = "c") =>
+      ask("", {
+        messages: [
+          { role: "user", content: prompt },
+          {
+            role: "assistant",
+            content: null,
+            tool_calls: [{ id: "c", function: { name: "get_current_time", arguments: "{}" } }],
+            ...answer,
+          },
+          { role: "tool", tool_call_id: result, content: "{}" },
+        ],
+        tools: [TIME],
+      });
+    expect((await again({ reasoning_details: details })).status).toBe(200);
+    expect((await again({})).status).toBe(400);
+    expect((await again({ reasoning_details: details }, "d")).status).toBe(400);
+  });
+
+  test("text comes in parts, beside calls, and with the ends of lines, where asked for", async () => {
+    expect(await askText("[[parts]] hi")).toContain('"content":[{"type":"text"');
+    const beside = await askText("[[say:Let me look.]] [[tool:get_current_time {}]]", {
+      tools: [TIME],
+    });
+    expect(contentOf(beside)).toBe("Let me look.");
+    expect(contentOf(await askText("[[lines]] hi"))).toContain("\u0085two\u2028");
+  });
+
+  test("frames may come with signs of life between them, and without the last blank line", async () => {
+    const pings = await askText("[[pings]] hi");
+    expect(pings).toContain("event: ping\ndata: {}\n\n");
+    expect(pings).toContain("data: [DONE]\n\n");
+    const unended = await askText("[[unended]] hi");
+    expect(unended).toMatch(/"finish_reason":"stop"[^\n]*$/);
+  });
+
+  test("an error may be a text beside the finish reason", async () => {
+    const body = await askText("[[error:text]] hi");
+    expect(finishOf(body)).toEqual(["stop"]);
+    expect(body).toContain('"error":"Upstream closed"');
   });
 
   test("the arguments of a call arrive in parts, after its name and id", async () => {

@@ -1,4 +1,5 @@
 // Wire format: openrouter.ai/docs, "API Streaming", "Errors and Debugging" and "Usage Accounting".
+import { callDeltas, missingState, wholeCalls } from "./callDeltas";
 import { list, parseJson, record, text } from "./json";
 import { decideTurn, tokensOf, type Turn } from "./model";
 import {
@@ -11,6 +12,7 @@ import {
   type ProviderSpec,
   type Step,
 } from "./provider";
+import { historyFault } from "./strictHistory";
 
 const KEY = "sim-openrouter-key";
 const PROVIDER_NAME = "Simulated";
@@ -55,7 +57,12 @@ function complete(body: Readonly<Record<string, unknown>>): Answer {
     return fail(400, 'Input required: specify "prompt" or "messages"');
   if (!/^[a-z0-9~.-]+\/[A-Za-z0-9:._-]+$/.test(model))
     return fail(400, `${model || "(none)"} is not a valid model ID`);
+  const messages = list(body["messages"]).map(record);
+  const fault = historyFault(messages);
+  if (fault !== null) return fail(400, fault);
   const turn = decideTurn(body);
+  const lost = missingState(turn, answersOf(messages));
+  if (lost !== null) return fail(400, lost);
   if (turn.ending.kind === "refused") return refuse(turn.ending.status, undefined);
   const head = headOf(turn, model, body["stream"] === true);
   const headers = { "x-generation-id": head.id };
@@ -68,10 +75,16 @@ function complete(body: Readonly<Record<string, unknown>>): Answer {
     headers: { "content-type": "text/event-stream", "cache-control": "no-cache", ...headers },
     body: {
       kind: "stream",
-      steps: streamSteps(turn, head, wantsUsage),
+      steps: inManner(turn, streamSteps(turn, head, wantsUsage)),
       ...(turn.script.splitBytes === null ? {} : { splitBytes: turn.script.splitBytes }),
     },
   };
+}
+
+/** The answers with calls since the last user message: those of the turn at hand. */
+function answersOf(messages: readonly Readonly<Record<string, unknown>>[]) {
+  const lastUser = messages.findLastIndex((message) => message["role"] === "user");
+  return messages.slice(lastUser + 1).filter((message) => list(message["tool_calls"]).length > 0);
 }
 
 /** The fields that every frame of one answer repeats. */
@@ -104,7 +117,7 @@ function* streamSteps(turn: Turn, head: Head, wantsUsage: boolean): Iterable<Ste
   yield* wait(turn.script.waitMs);
   for (const part of pieces(turn.text, wordsPerFrame(turn.text))) {
     if (turn.script.slowMs > 0) yield { kind: "pause", pauseMs: turn.script.slowMs };
-    yield delta({ role: "assistant", content: part });
+    yield delta({ role: "assistant", content: contentOf(turn, part) });
   }
   for (const fields of callDeltas(turn)) yield delta(fields);
   switch (turn.ending.kind) {
@@ -118,6 +131,10 @@ function* streamSteps(turn: Turn, head: Head, wantsUsage: boolean): Iterable<Ste
       return;
     case "in_band":
       yield frame(inBandError(turn.ending));
+      yield write("data: [DONE]\n\n");
+      return;
+    case "error_text":
+      yield frame({ error: "Upstream closed", choices: [choice({ content: "" }, "stop")] });
       yield write("data: [DONE]\n\n");
       return;
     case "bad_json":
@@ -135,6 +152,27 @@ function* streamSteps(turn: Turn, head: Head, wantsUsage: boolean): Iterable<Ste
   yield write("data: [DONE]\n\n");
 }
 
+/** Between and behind the frames, what some providers and proxies do there. */
+function* inManner(turn: Turn, steps: Iterable<Step>): Iterable<Step> {
+  const { pings, unended } = turn.script;
+  for (const step of steps) {
+    const isLast = step.kind === "write" && step.text.startsWith("data: [DONE]");
+    // Who leaves the last blank line out sends no end mark either.
+    if (unended && isLast) return;
+    if (unended && step.kind === "write" && step.text.includes('"finish_reason":"')) {
+      yield write(step.text.trimEnd());
+      return;
+    }
+    yield step;
+    if (pings && step.kind === "write") yield* PINGS.map(write);
+  }
+}
+
+const PINGS = ["data:\n\n", "event: ping\ndata: {}\n\n", "data: null\n\n", "data: keep-alive\n\n"];
+
+const contentOf = (turn: Turn, part: string): unknown =>
+  turn.script.parts ? [{ type: "text", text: part }] : part;
+
 function whole(turn: Turn, head: Head, headers: Readonly<Record<string, string>>): Answer {
   switch (turn.ending.kind) {
     case "eof":
@@ -149,18 +187,17 @@ function whole(turn: Turn, head: Head, headers: Readonly<Record<string, string>>
     case "content_filter":
     case "empty":
     case "refused":
+    case "error_text":
     case "in_band":
       break;
   }
   const failed = turn.ending.kind === "in_band";
   const message = {
     role: "assistant",
-    content: turn.calls.length > 0 ? null : turn.text,
+    content: turn.calls.length > 0 ? turn.text || null : turn.text,
     refusal: null,
     reasoning: turn.reasoning || null,
-    ...(turn.calls.length > 0
-      ? { tool_calls: turn.calls.map((_, index) => toolCall(turn, index)) }
-      : {}),
+    ...(turn.calls.length > 0 ? { tool_calls: wholeCalls(turn) } : {}),
   };
   const finish = failed ? "error" : finishReason(turn);
   return json(
@@ -168,6 +205,7 @@ function whole(turn: Turn, head: Head, headers: Readonly<Record<string, string>>
     {
       ...head,
       ...(turn.ending.kind === "in_band" ? { error: errorOf(turn.ending) } : {}),
+      ...(turn.ending.kind === "error_text" ? { error: "Upstream closed" } : {}),
       system_fingerprint: null,
       choices: [
         { index: 0, logprobs: null, finish_reason: finish, native_finish_reason: finish, message },
@@ -218,43 +256,10 @@ function reasoningDelta(part: string) {
 }
 
 function finishReason(turn: Turn): string {
-  if (turn.calls.length > 0) return "tool_calls";
+  if (turn.calls.length > 0) return turn.script.manners.has("cut") ? "length" : "tool_calls";
   return turn.ending.kind === "length" || turn.ending.kind === "content_filter"
     ? turn.ending.kind
     : "stop";
-}
-
-function toolCall(turn: Turn, index: number) {
-  const call = turn.calls[index];
-  return {
-    index,
-    id: `call_${turn.seed.id(`call-${index}`, 24)}`,
-    type: "function",
-    function: { name: call?.name ?? "", arguments: call?.argumentsText ?? "{}" },
-  };
-}
-
-/** Name and id come first and the arguments after them in parts, as models write them. */
-function* callDeltas(turn: Turn): Iterable<object> {
-  for (const index of turn.calls.keys()) {
-    const full = toolCall(turn, index);
-    const source = full.function.arguments;
-    yield deltaOf({ ...full, function: { ...full.function, arguments: "" } });
-    const characters = Array.from(source);
-    const size = Math.max(1, Math.ceil(characters.length / ARGUMENT_FRAMES));
-    for (let at = 0; at < characters.length; at += size)
-      yield deltaOf({
-        index,
-        type: "function",
-        function: { arguments: characters.slice(at, at + size).join("") },
-      });
-  }
-}
-
-const ARGUMENT_FRAMES = 4;
-
-function deltaOf(call: object) {
-  return { role: "assistant", content: null, tool_calls: [call] };
 }
 
 function wordsPerFrame(source: string): number {

@@ -1,3 +1,4 @@
+import { type CallManner, DIRECTIVES, type DirectiveName, mannersOf } from "./directives";
 import { parseJson } from "./json";
 
 /** A tool call that a prompt asks for; `argumentsText` is sent as it is written, valid JSON or not. */
@@ -21,6 +22,8 @@ export type Ending =
   | { readonly kind: "cut" }
   /** The connection stays open and silent. */
   | { readonly kind: "hang" }
+  /** The last frame has an error as a text beside its finish reason, which is `stop`. */
+  | { readonly kind: "error_text" }
   /** One frame is no JSON. */
   | { readonly kind: "bad_json" }
   /** A success without any text. */
@@ -33,6 +36,18 @@ export interface Script {
   /** Words in the answer; null lets the model decide. */
   readonly words: number | null;
   readonly reason: boolean;
+  /** How calls are made, where it differs from OpenRouter's own way. */
+  readonly manners: ReadonlySet<CallManner>;
+  /** Text beside the calls; empty for none. */
+  readonly say: string;
+  /** Text comes as a list of parts. */
+  readonly parts: boolean;
+  /** The text holds characters at which some clients end a line. */
+  readonly lines: boolean;
+  /** Events without content come between the frames. */
+  readonly pings: boolean;
+  /** The last frame has no blank line. */
+  readonly unended: boolean;
   /** Before each text frame. */
   readonly slowMs: number;
   /** Before the first text frame. */
@@ -48,15 +63,10 @@ export interface Script {
 const WORDS_MAX = 20_000;
 const PAUSE_MS_MAX = 10 * 60_000;
 
-/**
- * Reads the directives of a prompt: `[[tool:name {json}]]`, `[[words:500]]`, `[[reason]]`,
- * `[[finish:length]]`, `[[finish:content_filter]]`, `[[error:inband]]`, `[[error:inband:429]]`, `[[error:inband:server_error]]`,
- * `[[error:bare]]`, `[[error:503]]`, `[[eof]]`, `[[cut]]`, `[[hang]]`, `[[badjson]]`, `[[empty]]`,
- * `[[slow:ms]]`, `[[wait:ms]]`, `[[split:bytes]]`, `[[only:model]]`. Others are ordinary text.
- */
+/** Reads the directives of a prompt, as `DIRECTIVES` has them. Others are ordinary text. */
 export function parseScript(prompt: string): Script {
   const groups: ScriptedCall[][] = [];
-  const settings = new Map<string, string>();
+  const settings: Settings = new Map();
   let prose = "";
   let group: ScriptedCall[] | null = null;
   let at = 0;
@@ -87,6 +97,12 @@ export function parseScript(prompt: string): Script {
     ending: endingOf(settings),
     words: settings.has("words") ? wholeNumber(settings.get("words"), WORDS_MAX) : null,
     reason: settings.has("reason"),
+    manners: mannersOf(settings.get("calls") ?? ""),
+    say: settings.get("say") ?? "",
+    parts: settings.has("parts"),
+    lines: settings.has("lines"),
+    pings: settings.has("pings"),
+    unended: settings.has("unended"),
     slowMs: wholeNumber(settings.get("slow"), PAUSE_MS_MAX),
     waitMs: wholeNumber(settings.get("wait"), PAUSE_MS_MAX),
     splitBytes: settings.has("split")
@@ -98,15 +114,18 @@ export function parseScript(prompt: string): Script {
 }
 
 const TOOL = "[[tool:";
-const SETTING =
-  /\[\[(words|reason|finish|error|eof|cut|hang|badjson|empty|slow|wait|split|only)(?::([^\]]{0,100}))?\]\]/y;
+const SETTING = /\[\[([a-z]+)(?::([^\]]{0,200}))?\]\]/y;
+
+type Settings = Map<DirectiveName, string>;
+
+const isDirective = (name: string): name is DirectiveName =>
+  name !== "tool" && Object.hasOwn(DIRECTIVES, name);
 
 function readSetting(prompt: string, at: number) {
   SETTING.lastIndex = at;
   const match = SETTING.exec(prompt);
-  return match?.[1] === undefined
-    ? null
-    : { name: match[1], value: match[2] ?? "", end: SETTING.lastIndex };
+  const [, name = "", value = ""] = match ?? [];
+  return isDirective(name) ? { name, value, end: SETTING.lastIndex } : null;
 }
 
 interface ReadCall extends ScriptedCall {
@@ -134,7 +153,7 @@ function readCall(prompt: string, start: number): ReadCall | null {
   return first;
 }
 
-function endingOf(settings: ReadonlyMap<string, string>): Ending {
+function endingOf(settings: Settings): Ending {
   const finish = settings.get("finish");
   if (finish === "length" || finish === "content_filter") return { kind: finish };
   if (settings.has("eof")) return { kind: "eof" };
@@ -143,6 +162,7 @@ function endingOf(settings: ReadonlyMap<string, string>): Ending {
   if (settings.has("badjson")) return { kind: "bad_json" };
   if (settings.has("empty")) return { kind: "empty" };
   const [error, code] = settings.get("error")?.split(":") ?? [];
+  if (error === "text") return { kind: "error_text" };
   if (error === "inband" || error === "bare")
     return { kind: "in_band", code: inBandCode(code), bare: error === "bare" };
   const status = wholeNumber(error, 599);

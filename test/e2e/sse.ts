@@ -21,9 +21,9 @@ export function parseFrames(text: string): Frame[] {
   return text
     .split("\n\n")
     .slice(0, -1)
-    .filter((block) => !block.startsWith(":"))
-    .map((block) => {
-      const lines = block.split("\n");
+    .map((block) => block.split("\n"))
+    .filter((lines) => lines.some((line) => !line.startsWith(":")))
+    .map((lines) => {
       const id = lines.find((line) => line.startsWith("id: "))?.slice(4);
       const data = lines.find((line) => line.startsWith("data: "))?.slice(6) ?? "null";
       return {
