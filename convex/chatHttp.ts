@@ -103,6 +103,9 @@ async function replay(
 ): Promise<Response> {
   // The first look decides between a stream and a problem response.
   let page = await ctx.runQuery(internal.chatTurns.read, { userId, streamId, afterId });
+  // An id is sent once its frame is stored, so nobody has a later one of this stream. Waiting for it
+  // would pass over all frames until then without a word.
+  if (afterId > page.newestId) throw notOfThisStream();
   // Nothing will ever follow what this client has seen: 204 tells an event source to stop.
   if (page.ended && page.frames.length === 0) return new Response(null, { status: 204, headers });
   const { signal } = call.request;
@@ -129,10 +132,13 @@ async function replay(
 function frameIdOf(lastEventId: string): number {
   if (lastEventId === "") return 0;
   if (/^\d{1,9}$/.test(lastEventId)) return Number(lastEventId);
-  throw new AppError("invalid_request", {
-    issues: [{ path: "Last-Event-ID", message: "The id of an event of this stream." }],
-  });
+  throw notOfThisStream();
 }
+
+const notOfThisStream = (): AppError =>
+  new AppError("invalid_request", {
+    issues: [{ path: "Last-Event-ID", message: "Not the id of an event of this stream" }],
+  });
 
 async function idempotencyOf(call: CallOf<"chatPost">): Promise<Pick<TurnRequest, "idempotency">> {
   const header = call.request.headers.get("idempotency-key");

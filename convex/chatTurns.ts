@@ -1,11 +1,11 @@
 import { v } from "convex/values";
 import { AppError } from "../src/errors/appError";
 import { internal } from "./_generated/api";
-import { internalMutation, internalQuery } from "./_generated/server";
 import { findMessage, requireStream, requireThread } from "./model/access";
 import * as Admission from "./model/admission";
 import { newBatch } from "./model/batch";
 import * as Budgets from "./model/budgets";
+import { internalMutation, internalQuery } from "./model/functionBoundaries";
 import { outcomeKind } from "./model/permit";
 import * as Refusals from "./model/refusals";
 import * as Streams from "./model/streams";
@@ -150,6 +150,8 @@ export const read = internalQuery({
   returns: v.object({
     frames: v.array(v.object({ id: v.number(), data: v.string() })),
     ended: v.boolean(),
+    /** The newest id that the stream has given. */
+    newestId: v.number(),
   }),
   handler: async (ctx, { userId, streamId, afterId }) => {
     const session = await requireStream(ctx, userId, streamId);
@@ -157,8 +159,9 @@ export const read = internalQuery({
     if (!Streams.isReadable(session, Date.now())) throw new AppError("not_found");
     const frames = await Streams.framesAfter(ctx, session._id, afterId);
     const lastId = frames.at(-1)?.id ?? afterId;
-    const ended = session.status !== "streaming" && lastId >= session.nextFrameId - 1;
-    return { frames, ended };
+    const newestId = session.nextFrameId - 1;
+    const ended = session.status !== "streaming" && lastId >= newestId;
+    return { frames, ended, newestId };
   },
 });
 

@@ -18,6 +18,8 @@ export interface Surface {
   readonly backend: Backend;
   /** A turn of alice's that has ended. */
   readonly turn: ReturnType<typeof startOf>;
+  /** The id of its last event. */
+  readonly lastEventId: string;
   /** A message, push or delivery never sent before, to any route. */
   readonly good: (id: RouteId) => Ask;
   /** Sends a good request, or one that differs from it where `more` says so. */
@@ -48,7 +50,8 @@ export async function openSurface(): Promise<Surface> {
       commitFailure: () => failure,
     },
   });
-  const turn = startOf(await chat(backend, "[[words:2]] hi"));
+  const frames = await chat(backend, "[[words:2]] hi");
+  const turn = startOf(frames);
   const good = requests(backend, turn);
   const changed = new Set<string>();
   const setEnv = async (variables: Readonly<Record<string, string | null>>): Promise<void> => {
@@ -58,6 +61,7 @@ export async function openSurface(): Promise<Surface> {
   return {
     backend,
     turn,
+    lastEventId: String(frames.length),
     good,
     ask: (id, more = {}) => sendTo(backend, routeRow(id), { ...good(id), ...more }),
     set: setEnv,

@@ -164,11 +164,38 @@ describe("a client that is cut off", () => {
     const byQuery = parseFrames(await (await after("&lastEventId=2")).text());
     expect(byQuery[0]?.id).toBe(3);
     expect((await after("", String(frames.length))).status).toBe(204);
-    expect((await after("", "999999999")).status).toBe(204);
+    for (const beyond of [frames.length + 1, 999_999_999]) {
+      const answer = await after("", String(beyond));
+      expect(answer.status).toBe(400);
+      expect(await answer.json()).toMatchObject({
+        code: "invalid_request",
+        issues: [{ path: "Last-Event-ID" }],
+      });
+      expect((await after(`&lastEventId=${beyond}`)).status).toBe(400);
+    }
     for (const wrong of ["-1", "1.5", "x", "1e3", "0x1", "99999999999"])
       expect([wrong, (await after("", wrong)).status]).toEqual([wrong, 400]);
     expect((await after("&lastEventId=1&lastEventId=2")).status).toBe(400);
     expect((await after("&other=1")).status).toBe(400);
+  });
+
+  test("names no id that a stream has yet to give, while it runs", async () => {
+    const live = await ask("[[words:40]] [[slow:50]] a story that goes on");
+    const { streamId } = startOf(await live.until(begun));
+    const early = await resume(backend, streamId, { lastEventId: 100_000 });
+    expect(early.status).toBe(400);
+    expect(await early.json()).toMatchObject({
+      code: "invalid_request",
+      issues: [{ path: "Last-Event-ID" }],
+    });
+    // The newest one that was seen is followed to the end.
+    const seen = lastIdOf(live.frames);
+    const follower = parseFrames(
+      await (await resume(backend, streamId, { lastEventId: seen })).text(),
+    );
+    await live.end();
+    expect(follower[0]?.id).toBe(seen + 1);
+    expect(types(terminals(follower))).toEqual(["done"]);
   });
 
   test("an hour after the end finds nothing any more", async () => {
@@ -349,7 +376,7 @@ test("silence is filled with comments, which no parser shows", async () => {
   await reader.until(begun);
   aheadMs += 15 * SECOND;
   const frames = await reader.end();
-  expect(reader.text).toContain(": keep-alive\n\n");
+  expect(reader.text).toContain(": keep-alive\n");
   expect(types(terminals(frames))).toEqual(["done"]);
 });
 

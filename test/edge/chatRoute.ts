@@ -10,7 +10,7 @@ export async function postChat(ctx: ActionCtx, addressKey?: string): Promise<Res
     bytes: new Uint8Array(),
     body: { message: { content: "hi" } },
     query: null,
-    identity: { subject: "dana", tokenIdentifier: "issuer|dana" },
+    identity: { subject: "dana" },
     requestId: "r",
     traceparent: "00-0-0-00",
     client: { key: addressKey, address: null, verified: "unverified", userAgent: null },

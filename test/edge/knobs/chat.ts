@@ -186,7 +186,7 @@ export const CHAT: Proofs = {
       };
       const tokens = { load: async () => "token", store: async () => undefined };
       await run(searchEbay(args, { gate, tokens, io: { ...io, env } }));
-      return io.requests.map(({ init }) => init);
+      return io.requests.map(({ url, init: { method, headers } }) => ({ url, method, headers }));
     },
   },
 };
