@@ -2,7 +2,7 @@ import { readFile } from "node:fs/promises";
 import path from "node:path";
 import { page } from "../generate/markdown";
 import { SEED_DEFAULT } from "./options";
-import { contentionTable, figureTable, operationTable, type Results } from "./report";
+import { boundTable, contentionTable, figureTable, operationTable, type Results } from "./report";
 
 const PEERS = ["rate-limiter", "workpool", "action-cache"];
 
@@ -30,6 +30,14 @@ export async function documentOf(
     `${held} of ${figures.length} hold${missed.length === 0 ? "" : `; missed: ${missed.map(({ id }) => id).join(", ")}`}.`,
     "",
     ...figureTable(figures),
+    "",
+    "## What a zero says",
+    "",
+    "None of so many is no proof of none. With a share above this, fewer than one run in twenty would",
+    "see as few (Clopper and Pearson's one-sided bound); more `--seeds` make it smaller. It takes calls",
+    "for independent of each other, which those of one crowd are not quite.",
+    "",
+    ...boundTable(figures),
     "",
     "## Cost of one operation",
     "",
@@ -90,6 +98,9 @@ Limits of the method:
 - The pool of 100 slots hands a worker up to 20 jobs at once (\`TOOL_JOB_MAX_PER_RUN\`; the component:
   32), smaller ones the default of 3.
 - T3 enqueues 100 jobs per mutation, the pool all of them in one.
+- T10 counts calls, as their callers see them: the call path asks once more for an admission that the
+  platform gave up after five lost races (\`admit\` in \`src/providers/call.ts\`), so a call is lost
+  where both are. How often the platform gave up stands beside it, under "What a zero says".
 - T10b sends the calls of T10 to the 20 slots that longer calls leave, which keeps the pool above
   98 % busy on average (\`T10b.idle\`); \`T10b.crowded\` asks for a fifth more than there is, so that
   all slots change hands, and \`T10b.full\` for the last 3 slots. Refusals are answers, not failures,

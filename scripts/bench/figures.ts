@@ -1,3 +1,4 @@
+import type { Counted } from "./bound";
 import type { Definition } from "./engine/app";
 
 /** One figure of the table of bars. */
@@ -10,6 +11,12 @@ export interface Figure {
   readonly peer: number | null;
   readonly limit: number;
   readonly pass: boolean;
+  /** What was counted, where the figure says that little or nothing of it went wrong. */
+  readonly counted?: readonly Count[];
+}
+
+interface Count extends Counted {
+  readonly what: string;
 }
 
 /** What every row of the table measures with. */
@@ -24,6 +31,13 @@ export interface Bench {
   note(line: string): void;
 }
 
+const SEED_STEP = 1_000;
+const BETWEEN_SEEDS = 10;
+
+/** The seeds of one run's histories; those of no other run are among them. */
+export const seedsOf = ({ seed, seeds }: { seed: number; seeds: number }): readonly number[] =>
+  Array.from({ length: seeds }, (_, i) => seed * SEED_STEP + i * BETWEEN_SEEDS);
+
 export interface Row {
   readonly id: string;
   /** The rows it has figures of, where that is not the one it is named after. */
@@ -35,10 +49,16 @@ export interface Row {
 export function atMost(
   id: string,
   what: string,
-  { ours, peer, limit }: { ours: number | null; peer?: number | null; limit: number },
+  measured: {
+    ours: number | null;
+    peer?: number | null;
+    limit: number;
+    counted?: readonly Count[];
+  },
 ): Figure {
+  const { counted, limit, ours, peer = null } = measured;
   const pass = ours !== null && !Number.isNaN(ours) && ours <= limit;
-  return { id, what, ours, peer: peer ?? null, limit, pass };
+  return { id, what, ours, peer, limit, pass, ...(counted === undefined ? {} : { counted }) };
 }
 
 export const mean = (values: readonly number[]): number =>

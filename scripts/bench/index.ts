@@ -4,16 +4,21 @@ import { availableParallelism } from "node:os";
 import path from "node:path";
 import type { Io, Main } from "../main";
 import { documentOf } from "./document";
-import type { Bench, Figure } from "./figures";
+import { type Bench, type Figure, seedsOf } from "./figures";
 import { asksFor, asksForRow, type Options, readOptions, rowOf, USAGE } from "./options";
 import { loadOurs } from "./ours";
 import { loadPeers } from "./peers";
-import { contentionTable, figureTable, operationTable, rounded, type Results } from "./report";
+import {
+  boundTable,
+  contentionTable,
+  figureTable,
+  operationTable,
+  rounded,
+  type Results,
+} from "./report";
 import { inOrder, NOTHING, PARTS, unmeasured, type Part } from "./rows";
 import { UsageError } from "../usage";
 
-const SEED_STEP = 1_000;
-const BETWEEN_SEEDS = 10;
 const MICROSECONDS_PER_SECOND = 1_000_000;
 
 /** What a process that measures one part says on its last line. */
@@ -37,7 +42,7 @@ export const main: Main = async (argv, io) => {
     return 0;
   } catch (error) {
     if (!(error instanceof UsageError)) throw error;
-    io.printError(`${error.message}.`);
+    io.printError(error.message.endsWith(".") ? error.message : `${error.message}.`);
     return 2;
   }
 };
@@ -61,6 +66,8 @@ async function run(options: Options, io: Io): Promise<number> {
   else {
     for (const line of said.flatMap(({ notes }) => notes)) io.print(line);
     for (const line of figureTable(figures)) io.print(line);
+    if (figures.some(({ counted }) => counted !== undefined))
+      for (const line of boundTable(figures)) io.print(line);
     if (operations.length > 0) for (const line of operationTable(operations)) io.print(line);
     if (contention.length > 0) for (const line of contentionTable(contention)) io.print(line);
   }
@@ -158,10 +165,7 @@ async function prepare(
   return {
     ours: await loadOurs(projectDir),
     peers: await loadPeers(projectDir),
-    seeds: Array.from(
-      { length: options.seeds },
-      (_, i) => options.seed * SEED_STEP + i * BETWEEN_SEEDS,
-    ),
+    seeds: seedsOf(options),
     once: <T>(name: string, work: () => Promise<T>): Promise<T> => {
       const known = memory.get(name) ?? work();
       memory.set(name, known);

@@ -1,11 +1,23 @@
 import { expect, test } from "vitest";
 import type { Io } from "../main";
+import { main as benchHost } from "./host";
 import { main } from "./index";
 import { asksFor, readOptions, ROWS } from "./options";
 import { PARTS, unmeasured } from "./rows";
 
 const asked = (wanted: string, ids: readonly string[]): string[] =>
   ids.filter((id) => asksFor(wanted, { id }));
+
+function heard() {
+  const out: string[] = [];
+  const errors: string[] = [];
+  const io = {
+    projectDir: process.cwd(),
+    print: (text: string) => out.push(text),
+    printError: (text: string) => errors.push(text),
+  } as unknown as Io;
+  return { errors, io, out };
+}
 
 test("a row asks for all of its figures, a figure for itself", () => {
   const ids = [
@@ -36,25 +48,23 @@ test("flags have their defaults and their bounds", () => {
     seed: 7,
     json: true,
   });
+  for (const seed of [0, 2 ** 31 - 1, 2 ** 31])
+    expect(readOptions(["--seed", String(seed)])).toMatchObject({ seed });
 });
 
 test.each([
   [["--only", "T20"], /knows no "T20": the rows are T1, .*T10b, .*T19/],
   [["--only", "T1,"], /knows no ""/],
   [["--only"], /--only/],
-  [["--seed", "x"], /^--seed x is no whole number from 0 to 1000000/],
+  [["--seed", "x"], /^--seed x is no whole number from 0 to 2147483648\.$/],
+  [["--seed", "2147483649"], /^--seed 2147483649 is no whole number from 0 to 2147483648\.$/],
+  [["--seed", "1e3"], /^--seed 1e3 is no whole number from 0 to 2147483648\.$/],
   [["--seeds", "0"], /^--seeds 0 is no whole number from 1 to/],
-  [["--write", "--only", "T1"], /--write writes a whole run/],
-  [["--ony", "T1"], /Unknown option '--ony'/],
+  [["--write", "--only", "T1"], /--write writes a whole run.*[^.]\.$/],
+  [["--ony", "T1"], /Unknown option '--ony'.*[^.]\.$/],
   [["--only", "T13.writs"], /asks for T13.writs; the figures there are T13.reads, T13.writes/],
 ])("%j is a mistake that one line tells of, and nothing is printed", async (argv, line) => {
-  const out: string[] = [];
-  const errors: string[] = [];
-  const io = {
-    projectDir: process.cwd(),
-    print: (text: string) => out.push(text),
-    printError: (text: string) => errors.push(text),
-  } as unknown as Io;
+  const { errors, io, out } = heard();
   expect(await main(["--json", ...argv], io)).toBe(2);
   expect(out).toEqual([]);
   expect(errors).toEqual([expect.stringMatching(line)]);
@@ -68,4 +78,14 @@ test("rows that one part could not measure are misses with ids of their own", ()
     ["T5.unmeasured@queue-at-10-s", false],
     ["T7.unmeasured@queue-at-10-s", false],
   ]);
+});
+
+test.each([
+  [["--documents", "999"], "--documents 999 is no whole number from 1000 to 1000000."],
+  [["--documents=many"], "--documents many is no whole number from 1000 to 1000000."],
+  [["--seed", "1"], "Unknown option '--seed'. See npm run bench:host -- --help."],
+])("%j is a mistake to the benchmark of the host as well", async (argv, line) => {
+  const { errors, io, out } = heard();
+  expect(await benchHost(argv, io)).toBe(2);
+  expect([out, errors]).toEqual([[], [line]]);
 });

@@ -1,4 +1,5 @@
 import { table } from "../generate/markdown";
+import { CONFIDENCE, type Counted, shareAtMost } from "./bound";
 import type { Figure } from "./figures";
 import { RATES, type ContentionLine, type Fared } from "./rows/contention";
 import type { OperationLine } from "./rows/operations";
@@ -16,8 +17,9 @@ const round = (value: number | null): number | null =>
   value === null ? null : Number(value.toFixed(DIGITS));
 
 /** A figure as it is printed; whether it passes was decided before. */
-export function rounded({ id, what, ours, peer, limit, pass }: Figure): Figure {
-  return { id, what, ours: round(ours), peer: round(peer), limit, pass };
+export function rounded({ id, what, ours, peer, limit, pass, counted }: Figure): Figure {
+  const figure = { id, what, ours: round(ours), peer: round(peer), limit, pass };
+  return counted === undefined ? figure : { ...figure, counted };
 }
 
 const number = (value: number | null): string =>
@@ -36,6 +38,22 @@ export function figureTable(figures: readonly Figure[]): readonly string[] {
     ]),
   );
 }
+
+/** How large a share may be of which few or none were seen. */
+export function boundTable(figures: readonly Figure[]): readonly string[] {
+  return table(
+    ["figure", "counted", "seen", `share, with ${100 * CONFIDENCE} % confidence`],
+    figures.flatMap(({ id, counted = [] }) =>
+      counted.map((count) => [id, count.what, seen(count), bound(count)]),
+    ),
+  );
+}
+
+const seen = ({ events, trials }: Counted): string =>
+  `${whole(events)} of ${trials.toLocaleString("en-US")}`;
+
+const bound = (counted: Counted): string =>
+  `at most ${(100 * shareAtMost(counted)).toPrecision(DIGITS)} %`;
 
 export function operationTable(operations: readonly OperationLine[]): readonly string[] {
   return table(

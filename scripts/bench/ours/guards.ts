@@ -1,10 +1,11 @@
 import type { Value } from "convex/values";
-import { isObject } from "../../../src/host/json";
 import { MINUTE } from "../../../src/core/time";
+import { type Admission, admit } from "../../../src/providers/call";
+import type { ProviderId } from "../../../src/providers/table";
 import { ContentionError, type Backend } from "../engine/backend";
 
 export const ADMIT = "outbound:admit";
-const PROVIDER = "serper_search";
+const PROVIDER: ProviderId = "serper_search";
 const MANY = 1_000_000;
 
 /** The pool's size, and a lease no simulated call outlives. */
@@ -21,12 +22,16 @@ export const allowing = (key: string) => ({ key, max: MANY, windowMs: MINUTE });
 /** A limit that is used up after one request. */
 export const refusing = (key: string) => ({ key, max: 1, windowMs: MINUTE });
 
-/** One provider call: admitted, its work a pause, settled. False where it was refused. */
+/**
+ * One provider call: admitted, its work a pause, settled. False where it was refused. Admission is
+ * the call path's own: where the platform gives it up it is asked for once more, and throws what
+ * the platform threw when that is given up as well.
+ */
 export async function protectedCall(
   backend: Backend,
   options: {
     readonly holdMs: number;
-    readonly provider?: string;
+    readonly provider?: ProviderId;
     readonly outcome?: "success" | "failure";
     /** A limit that the call is held to as well, in the transaction of its other guards. */
     readonly limit?: { readonly name: string; readonly key: string };
@@ -37,14 +42,20 @@ export async function protectedCall(
   },
 ): Promise<boolean> {
   const { holdMs, limit, outcome = "success", provider = PROVIDER } = options;
-  const result = await backend.mutation(ADMIT, {
-    provider,
-    // As the call path asks: with the moment it began to, so that lost races end in a refusal.
-    askedAtMs: backend.clock.nowMs,
-    ...(limit === undefined ? {} : { limits: [{ ...limit, max: MANY, windowMs: MINUTE }] }),
-  });
-  if (!isGranted(result)) return false;
-  const { permit } = result;
+  const gate = {
+    admit: async () =>
+      (await backend.mutation(ADMIT, {
+        provider,
+        // As the gate asks: with the moment it began to, so that lost races end in a refusal.
+        askedAtMs: backend.clock.nowMs,
+        ...(limit === undefined ? {} : { limits: [{ ...limit, max: MANY, windowMs: MINUTE }] }),
+      })) as Admission,
+  };
+  const { clock, random } = backend;
+  const io = { sleep: (delayMs: number) => clock.sleep(delayMs), random };
+  const admission = await admit(gate, provider, { deadlineAtMs: Infinity, io });
+  if (!admission.ok) return false;
+  const permit = admission.permit as Value;
   watch.admitted();
   if (holdMs > 0) await backend.clock.sleep(holdMs);
   const settlement = { permit, outcome, attempts: 1, latencyMs: holdMs };
@@ -57,6 +68,3 @@ export async function protectedCall(
   watch.settled();
   return true;
 }
-
-const isGranted = (result: unknown): result is { readonly permit: Value } =>
-  isObject(result) && isObject(result["permit"] ?? null);

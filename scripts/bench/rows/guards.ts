@@ -1,3 +1,4 @@
+import { type Counted, together } from "../bound";
 import { Backend, ContentionError } from "../engine/backend";
 import { costOf } from "../engine/cost";
 import type { Usage } from "../engine/billing";
@@ -78,7 +79,11 @@ interface Crowd {
 }
 
 interface Pressure {
-  readonly failedPct: number;
+  /** Calls that were not admitted and not refused either. */
+  readonly lost: number;
+  readonly calls: number;
+  /** Admissions that the platform gave up, those asked for again among them. */
+  readonly givenUp: Counted;
   /** Calls in flight beyond the pool's size, at worst. */
   readonly beyond: number;
   readonly refusedPct: number;
@@ -91,7 +96,7 @@ async function underPressure(
   { heldThroughout, holdMs }: Crowd,
 ): Promise<Pressure> {
   const backend = simulated(bench.ours, seed, guardVariables(SLOTS));
-  let [inFlight, most, refused, heldMs] = [0, 0, 0, 0];
+  let [inFlight, most, refused, lost, calls, heldMs] = [0, 0, 0, 0, 0, 0];
   // The pool fills up first, and empties at the end.
   const startMs = backend.clock.nowMs + 2 * TRANSACTION_MS * heldThroughout;
   const fromMs = startMs + 2 * holdMs;
@@ -118,21 +123,24 @@ async function underPressure(
       await backend.clock.sleep(2 * TRANSACTION_MS);
     }
     backend.stats.clear();
-    await arrive(backend, { perSecond: PER_SECOND, forMs: FOR_MS }, async () => {
+    calls = await arrive(backend, { perSecond: PER_SECOND, forMs: FOR_MS }, async () => {
       try {
         const admitted = await protectedCall(backend, { holdMs }, watch);
         if (!admitted) refused += 1;
       } catch (error) {
         if (!(error instanceof ContentionError)) throw error;
+        lost += 1;
       }
     });
   });
   const { operations, terminal } = backend.statsOf(ADMIT);
   if (seed === bench.seeds[0]) for (const line of conflictLines(backend)) bench.note(line);
   return {
-    failedPct: (100 * terminal) / operations,
+    lost,
+    calls,
+    givenUp: { events: terminal, trials: operations },
     beyond: Math.max(0, most - SLOTS),
-    refusedPct: (100 * refused) / operations,
+    refusedPct: (100 * refused) / calls,
     busyPct: (100 * heldMs) / (SLOTS * (toMs - fromMs)),
   };
 }
@@ -149,11 +157,17 @@ async function pressure(
     mean(runs.map((run) => run.refusedPct)),
     mean(runs.map((run) => run.busyPct)),
   ];
+  const lost = together(runs.map(({ calls, lost }) => ({ events: lost, trials: calls })));
+  const givenUp = together(runs.map((run) => run.givenUp));
   bench.note(`${id} refused ${refusedPct.toFixed(1)} %, busy ${busyPct.toFixed(1)} %`);
   return [
     atMost(`${id}.failed`, `admissions failed terminally ${what}, %`, {
-      ours: mean(runs.map((run) => run.failedPct)),
+      ours: mean(runs.map((run) => (100 * run.lost) / run.calls)),
       limit: 0,
+      counted: [
+        { what: "calls neither admitted nor refused", ...lost },
+        { what: "admissions given up by the platform, to be asked for again", ...givenUp },
+      ],
     }),
     atMost(`${id}.open`, `calls let through beyond the pool's size ${what}`, {
       ours: Math.max(...runs.map((run) => run.beyond)),
@@ -220,7 +234,11 @@ async function hotKey(
   path: string,
   args: Record<string, string | number | boolean>,
   perSecond: number,
-): Promise<{ readonly conflictPct: number; readonly terminalPct: number }> {
+): Promise<{
+  readonly conflictPct: number;
+  readonly terminalPct: number;
+  readonly counted: Counted;
+}> {
   await backend.within(async () => {
     for (let i = 0; i < WARM_UP_CALLS; i++) await backend.mutation(path, args);
     backend.stats.clear();
@@ -229,7 +247,11 @@ async function hotKey(
     });
   });
   const { attempts, conflicts, operations, terminal } = backend.statsOf(path);
-  return { conflictPct: (100 * conflicts) / attempts, terminalPct: (100 * terminal) / operations };
+  return {
+    conflictPct: (100 * conflicts) / attempts,
+    terminalPct: (100 * terminal) / operations,
+    counted: { events: terminal, trials: operations },
+  };
 }
 
 function ignoreContention(error: unknown): void {
@@ -263,6 +285,12 @@ async function hotLimit(bench: Bench, perSecond: number, limit: number): Promise
       ours: mean(ours.map(({ terminalPct }) => terminalPct)),
       peer: mean(theirs.map(({ terminalPct }) => terminalPct)),
       limit: 0,
+      counted: [
+        {
+          what: "checks given up by the platform",
+          ...together(ours.map(({ counted }) => counted)),
+        },
+      ],
     }),
   ];
 }

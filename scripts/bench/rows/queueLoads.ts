@@ -16,6 +16,7 @@ interface Run {
   readonly doneP99: number;
   readonly attempts: number;
   readonly terminal: number;
+  readonly enqueues: number;
   readonly lost: number;
   readonly runningMax: number;
 }
@@ -59,6 +60,7 @@ async function ourRun(bench: Bench, seed: number, options: Options): Promise<Run
     doneP99: percentile(done, 0.99),
     attempts: attempts / operations,
     terminal,
+    enqueues: operations,
     lost: queue.lost,
     runningMax: queue.times.runningMax,
   };
@@ -96,6 +98,7 @@ async function poolRun(bench: Bench, seed: number, { load, slots }: Options): Pr
     doneP99: percentile(since(done), 0.99),
     attempts: attempts / operations,
     terminal,
+    enqueues: operations,
     lost: enqueued.size - done.size,
     runningMax: slots,
   };
@@ -171,6 +174,13 @@ function enqueueing(at: string, id: string, runs: Under, limit: number): Figure[
       ours: total(runs.ours, "terminal"),
       peer: total(runs.peer, "terminal"),
       limit: 0,
+      counted: [
+        {
+          what: "enqueues given up by the platform",
+          events: total(runs.ours, "terminal"),
+          trials: total(runs.ours, "enqueues"),
+        },
+      ],
     }),
   ];
 }

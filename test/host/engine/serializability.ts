@@ -2,6 +2,7 @@ import { setImmediate as turn } from "node:timers/promises";
 import type { Value } from "convex/values";
 import fc from "fast-check";
 import { expect } from "vitest";
+import { seededRandom } from "../../../scripts/bench/engine/random";
 import type { Database } from "../../../src/host/database";
 import { EngineFunctions, untilCommitted, withDatabase } from "./harness";
 import { functions, operationArbitrary, registersSchema, type Operation } from "./histories";
@@ -25,14 +26,6 @@ let random: () => number = () => 0;
 /** Waits some turns before each operation, so that transactions interleave. */
 async function randomLatency(): Promise<void> {
   for (let turns = Math.floor(random() * 4); turns > 0; turns--) await turn();
-}
-
-function seeded(seed: number): () => number {
-  let state = seed | 1;
-  return () => {
-    state = (Math.imul(state, 48_271) >>> 0) % 2_147_483_647;
-    return state / 2_147_483_647;
-  };
 }
 
 /** Runs each client's transactions one after the other, and all clients at once. */
@@ -93,7 +86,7 @@ export async function equalsCommitOrder(numRuns: number): Promise<void> {
           fc.array(client, { minLength: 3, maxLength: 6, size: "max" }),
           fc.nat(),
           async (clients, seed) => {
-            random = seeded(seed);
+            random = seededRandom(seed);
             const history = await runConcurrently(concurrent, clients);
             conflicts += history.conflicts;
             const inOrder = [...history.committed].sort((a, b) => a.ts - b.ts || a.order - b.order);
