@@ -138,17 +138,41 @@ test("mistakes are one clear line and a non-zero exit", async () => {
   expect((await run(dir, "run", "scripts/none.ts")).errors).toContain(
     "There is no scripts/none.ts.",
   );
-  const preload = path.join(dir, "old.cjs");
-  writeFileSync(preload, 'Object.defineProperty(process.versions, "node", { value: "20.18.3" });');
-  const old = await start(dir, ["start"], ["--require", preload]).outcome;
-  expect(old).toEqual({
-    code: 1,
-    out: "",
-    errors: "Ballast needs Node 20.19 or newer; this is 20.18.3.\n",
-  });
   rmSync(dir, { recursive: true });
   rmSync(failing, { recursive: true });
 });
+
+test.each([
+  ["18.20.8", false],
+  ["20.18.3", false],
+  ["20.19.0", true],
+  ["21.7.3", false],
+  ["22.11.0", false],
+  ["22.12.0", true],
+  ["23.0.0", true],
+  ["24.0.0", true],
+  ["26.12.1", true],
+])(
+  "Node %s: works is %j, and another is told so before anything is installed",
+  async (version, works) => {
+    const dir = clone();
+    const preload = path.join(dir, "version.cjs");
+    writeFileSync(
+      preload,
+      `Object.defineProperty(process.versions, "node", { value: "${version}" });`,
+    );
+    const ran = await start(dir, ["run", "scripts/say.ts", "0"], ["--require", preload]).outcome;
+    if (works) expect(ran).toMatchObject({ code: 0, out: '["0"]\n' });
+    else
+      expect(ran).toEqual({
+        code: 1,
+        out: "",
+        errors: `Ballast needs Node 20 from 20.19 on, 22 from 22.12 on, or 24 and newer; this is ${version}.\n`,
+      });
+    expect(installs(dir)).toBe(works ? 1 : 0);
+    rmSync(dir, { recursive: true });
+  },
+);
 
 test("a script that npm started ends when npm is gone", async () => {
   const dir = clone();

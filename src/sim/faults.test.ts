@@ -89,6 +89,16 @@ describe("faults", () => {
     }
   });
 
+  test("a cut of a whole answer also comes after exactly so many body bytes", async () => {
+    const whole = await (await search()).arrayBuffer();
+    for (const bytes of [0, 1, 100, whole.byteLength - 1]) {
+      await fault("serper", { cutAfterBytes: bytes });
+      const response = await search();
+      expect(response.status).toBe(200);
+      expect(await received(response)).toBe(bytes);
+    }
+  });
+
   async function received(response: Response): Promise<number> {
     let bytes = 0;
     try {

@@ -50,9 +50,18 @@ async function control(path: string, body: object) {
   return record(await response.json());
 }
 
+const TOTAL_MS = 20_000;
+
 describe("chat", () => {
   async function ask(prompt: string, signal?: AbortSignal) {
     const messages: ChatMessage[] = [{ role: "user", content: prompt }];
+    // The time for a slow answer is over once it has begun, however long that takes on this machine.
+    const begun = new AbortController();
+    const sleep = async (delayMs: number, over?: AbortSignal): Promise<void> => {
+      const isTotal = delayMs === TOTAL_MS && prompt.includes("[[slow:");
+      const ends = [begun.signal, ...(over === undefined ? [] : [over])];
+      await io.sleep(delayMs, isTotal ? AbortSignal.any(ends) : over);
+    };
     const stream = openChatStream(
       {
         baseUrl: env("OPENROUTER_BASE_URL"),
@@ -63,7 +72,8 @@ describe("chat", () => {
       {
         firstByteTimeoutMs: 10_000,
         idleTimeoutMs: prompt.includes("[[hang]]") ? 100 : 10_000,
-        totalTimeoutMs: prompt.includes("[[slow:") ? 150 : 20_000,
+        totalTimeoutMs: TOTAL_MS,
+        io: { ...io, sleep },
         ...(signal === undefined ? {} : { signal }),
       },
     );
@@ -71,6 +81,7 @@ describe("chat", () => {
     let step = await stream.next();
     while (step.done !== true) {
       deltas.push(step.value);
+      begun.abort();
       step = await stream.next();
     }
     return { deltas, ending: step.value satisfies ChatEnding };

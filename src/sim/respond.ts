@@ -121,7 +121,7 @@ class Budget {
     const limit = Math.min(fault.cutAfterBytes ?? Infinity, fault.hangAfterBytes ?? Infinity);
     const allowed = bytes.subarray(0, Math.max(0, limit - this.sent));
     this.sent += allowed.length;
-    if (allowed.length > 0 && !response.write(allowed)) await once(response, "drain", { signal });
+    if (allowed.length > 0) await handOver(this.wire, allowed);
     if (this.sent < limit) return true;
     response.flushHeaders();
     if (limit === fault.cutAfterBytes) destroy(response);
@@ -130,7 +130,24 @@ class Budget {
   }
 }
 
-/** The bytes already written are given to the kernel before the connection goes. */
+/**
+ * Writes and waits until the socket has the bytes. Node keeps a chunk to itself for a moment, in the
+ * response from Node 24 on, and a socket that is closed meanwhile does not know of it.
+ */
+async function handOver({ response, signal }: Wire, bytes: Uint8Array): Promise<void> {
+  await new Promise<void>((resolve) => {
+    const done = (): void => {
+      signal.removeEventListener("abort", done);
+      resolve();
+    };
+    // Where the client left first, Node may never say that the write is over.
+    signal.addEventListener("abort", done);
+    response.write(bytes, done);
+  });
+  signal.throwIfAborted();
+}
+
+/** The bytes that the socket has are given to the kernel before the connection goes. */
 function destroy(response: ServerResponse): void {
   const { socket } = response;
   if (socket === null) return;

@@ -152,7 +152,7 @@ export async function clientOf(
   return client;
 }
 
-/** Waits until a look finds what is wanted; throws with the last look after ten seconds. */
+/** Waits until a look finds what is wanted; throws with the last look after a minute. */
 export async function until<T>(
   look: () => Promise<T>,
   isIt: (found: T) => boolean,
@@ -166,5 +166,6 @@ export async function until<T>(
   }
 }
 
-const LOOKS_MAX = 200;
+/** Nothing is asserted of how long: a busy machine may need most of it. */
+const LOOKS_MAX = 1_200;
 const LOOK_GAP_MS = 50;
