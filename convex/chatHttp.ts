@@ -71,8 +71,10 @@ export async function chatPost(ctx: ActionCtx, call: CallOf<"chatPost">): Promis
 /** `GET /api/chat/stream`: every stored frame after the last one seen, live until the end. */
 export async function chatStream(ctx: ActionCtx, call: CallOf<"chatStream">): Promise<Response> {
   const userId = call.identity.subject;
-  const { streamId, lastEventId } = call.query;
-  const afterId = frameIdOf(call.request.headers.get("last-event-id") ?? lastEventId ?? "");
+  const { streamId, lastEventId = "" } = call.query;
+  // A header without an id says nothing, so that it does not beat the query.
+  const seen = call.request.headers.get("last-event-id") ?? "";
+  const afterId = frameIdOf(seen === "" ? lastEventId : seen);
   return await replay(ctx, { userId, streamId, afterId, call });
 }
 

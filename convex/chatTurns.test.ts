@@ -491,6 +491,24 @@ describe("the history a model is shown", () => {
     expect(await shown(t, { threadId, content: "q3" })).toEqual(["q1", "q2", "half", "q3"]);
   });
 
+  test("is not crowded out by what tools answered", async () => {
+    vi.stubEnv("CHAT_HISTORY_MESSAGES_MAX", "4");
+    const t = backend();
+    const { threadId, streamId } = await begin(t, { content: "q1" });
+    const ids = Array.from({ length: 64 }, (_, i) => `call${i}`);
+    await settle(t, streamId, {
+      content: "important",
+      toolCalls: ids.map((id) => ({ id, name: "search_web", arguments: "{}" })),
+      toolResults: ids.map((toolCallId) => ({ toolCallId, name: "search_web", content: "x" })),
+    });
+    const { history } = await begin(t, { threadId, content: "q2" });
+    expect(history.filter(({ role }) => role !== "tool").map(({ content }) => content)).toEqual([
+      "q1",
+      "important",
+      "q2",
+    ]);
+  });
+
   test("holds no half of a character, though the thread may", async () => {
     const t = backend();
     const threadId = await newThread(t);

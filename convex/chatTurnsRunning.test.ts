@@ -369,6 +369,19 @@ describe("changing to the secondary route", () => {
 });
 
 // The public original: a message whose worker died stayed streaming for ever.
+test("a turn that says more than a document holds ends all the same, with less of it", async () => {
+  const t = backend();
+  const { streamId } = await begin(t);
+  const call = { id: "a", name: "search_web", arguments: "x".repeat(200_000) };
+  const wide = "\u65e5".repeat(300_000);
+  const huge = { content: wide, reasoning: wide, toolCalls: [call] };
+  expect(await settle(t, streamId, huge)).toEqual({ settled: true });
+  const message = (await stored(t)).messages.find(({ role }) => role === "assistant");
+  expect(message?.status).toBe("completed");
+  expect(message?.content).toMatch(/^\u65e5+$/);
+  expect(message).not.toHaveProperty("toolCalls");
+});
+
 describe("a worker that is not heard of", () => {
   test("for 30 seconds is dead: its stream ends as an error, once, with what was stored", async () => {
     const t = backend();

@@ -12,6 +12,8 @@ export const CONTENT_CHARS_MAX = 32_000;
 /** Messages one call lists or deletes at most. */
 export const MESSAGES_PER_CALL = 200;
 const CLIENT_ID_CHARS_MAX = 128;
+/** Rows that a history looks at, results of tools included: many small ones are within its bytes. */
+const HISTORY_ROWS_MAX = 1_000;
 
 const orNull = <T extends Parameters<typeof v.union>[0]>(validator: T) =>
   v.union(validator, v.null());
@@ -154,19 +156,22 @@ export async function history(
       return last === undefined ? thread : thread.lte("_creationTime", last._creationTime);
     })
     .order("desc");
+  // What tools said goes along with the answer that asked them, and does not crowd others out.
   let looked = kept.length;
+  let rows = 0;
   let isWhole = last === undefined;
   for await (const message of newestFirst) {
-    looked += 1;
-    isWhole &&= looked <= messagesMax;
-    if (looked > messagesMax) break;
-    if (message.role === "assistant" && message.content === "" && !message.toolCalls?.length)
-      continue;
+    rows += 1;
+    if (message.role !== "tool") looked += 1;
     bytes += utf8Bytes(message.content) + argumentsBytes(message);
-    if (bytes > bytesMax && kept.length > 0) {
+    const isWithin =
+      looked <= messagesMax && rows <= HISTORY_ROWS_MAX && (bytes <= bytesMax || kept.length === 0);
+    if (!isWithin) {
       isWhole = false;
       break;
     }
+    if (message.role === "assistant" && message.content === "" && !message.toolCalls?.length)
+      continue;
     kept.push(asHistory(message));
   }
   return { messages: kept.reverse(), isWhole };

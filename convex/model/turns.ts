@@ -1,6 +1,8 @@
 import type { FunctionReference } from "convex/server";
 import { type Infer, v } from "convex/values";
 import { frameData, type TerminalEvent } from "../../src/channels/chat/events";
+import { KIB, utf8Bytes } from "../../src/core/bytes";
+import { beginningOf } from "../../src/core/wellFormed";
 import type { Doc, Id } from "../_generated/dataModel";
 import type { MutationCtx } from "../_generated/server";
 import * as Admission from "./admission";
@@ -97,7 +99,7 @@ export async function settle(
   });
   if (reaper === "waiting" && session.reaperId !== undefined)
     await ctx.scheduler.cancel(session.reaperId);
-  await writeMessage(ctx, session, result);
+  await writeMessage(ctx, session, fitted(result));
   await CacheCounts.recordUse(ctx, result.cacheUse ?? [], nowMs);
   await Metrics.record(ctx, {
     key: CHAT_METRIC,
@@ -132,6 +134,25 @@ export async function settle(
       lastMessageAt: nowMs,
       ...(thread.activeStreamId === session._id ? { activeStreamId: undefined } : {}),
     });
+}
+
+/** Bytes of a message's texts, which with its other fields must stay below the platform's 1 MiB. */
+const MESSAGE_BYTES_MAX = 900 * KIB;
+const MESSAGE_CHARS_KEPT = 128 * KIB;
+
+/**
+ * The result as one document can hold it. The engine bounds what a turn says well below that; a turn
+ * that would not fit all the same must end nevertheless, or its thread would stay busy for ever.
+ */
+function fitted(result: Settlement): Settlement {
+  const texts = result.toolCalls.flatMap((call) => [call.id, call.name, call.arguments]);
+  const bytes = [result.content, result.reasoning, ...texts].reduce(
+    (sum, text) => sum + utf8Bytes(text),
+    0,
+  );
+  if (bytes <= MESSAGE_BYTES_MAX) return result;
+  const content = beginningOf(result.content, MESSAGE_CHARS_KEPT);
+  return { ...result, content, reasoning: "", toolCalls: [], toolResults: [] };
 }
 
 async function writeMessage(ctx: MutationCtx, session: Session, result: Settlement): Promise<void> {

@@ -54,7 +54,7 @@ export const CHAT_EVENTS: EventNotes = {
     fields: {
       toolCallId: "The call.",
       toolName: "Tool.",
-      input: "The parsed arguments.",
+      input: "The parsed arguments; their text where they are not a JSON object.",
       state: "`completed`.",
     },
   },

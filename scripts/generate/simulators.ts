@@ -37,8 +37,9 @@ const INTRODUCTION = [
   `  -d '{"message":{"content":"[[calls:same-index]] [[tool:search_products {\\"query\\":\\"grinder\\"}]] hello"}}'`,
   "```",
   "",
-  "It is also as strict as the strictest provider behind OpenRouter: it answers 400 to a history with a",
-  "call that is not answered once, with ids that repeat, or with arguments that are not a JSON object.",
+  "It is as strict as the strictest providers behind OpenRouter: it answers 400 to a history that does",
+  "not begin with a question, that holds a call which is not answered once, ids that repeat, arguments",
+  "that are not a JSON object, a question right after a result, or text of white space alone.",
 ];
 
 const MANNERS = [

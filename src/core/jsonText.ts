@@ -31,3 +31,44 @@ const ESCAPES =
 export function withoutEscapedHalves(text: string): string {
   return text.replace(ESCAPES, (_half, whole: string | undefined) => whole ?? "\\ufffd");
 }
+
+/**
+ * Follows a text that grows, and says whether it is one whole object: its last bracket has closed and
+ * nothing but spaces has come since. Reads each character once.
+ */
+export class ObjectScan {
+  private depth = 0;
+  private inText = false;
+  private isEscaped = false;
+  private state: "before" | "inside" | "over" | "other" = "before";
+
+  get isOver(): boolean {
+    return this.state === "over";
+  }
+
+  push(text: string): void {
+    for (let at = 0; at < text.length && this.state !== "other"; at++)
+      this.read(text.charCodeAt(at));
+  }
+
+  private read(unit: number): void {
+    if (this.state !== "inside") {
+      if (SPACES.has(unit)) return;
+      const begins = this.state === "before" && unit === OPENING_BRACE;
+      this.state = begins ? "inside" : "other";
+      this.depth = 1;
+      return;
+    }
+    if (this.isEscaped) this.isEscaped = false;
+    else if (unit === BACKSLASH) this.isEscaped = this.inText;
+    else if (unit === QUOTE) this.inText = !this.inText;
+    else if (!this.inText && OPENING.has(unit)) this.depth += 1;
+    else if (!this.inText && CLOSING.has(unit)) {
+      this.depth -= 1;
+      if (this.depth === 0) this.state = "over";
+    }
+  }
+}
+
+const SPACES = new Set([0x20, 0x09, 0x0a, 0x0d]);
+const OPENING_BRACE = 0x7b;

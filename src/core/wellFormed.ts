@@ -1,3 +1,5 @@
+import { withoutEscapedHalves } from "./jsonText";
+
 /** What a refusal says of a text that `isWellFormed` rejects. */
 export const HALF_A_CHARACTER = "Contains half a character";
 
@@ -18,6 +20,14 @@ export function wellFormed(text: string): string {
 /** The beginning of a text: so many characters at most, and none of them cut in half. */
 export const beginningOf = (text: string, charsMax: number): string =>
   text.slice(0, charsMax).replace(/[\uD800-\uDBFF]$/, "");
+
+/** A value of JSON with each half that has no other half replaced, keys included. */
+export function deepWellFormed<Value>(value: Value): Value {
+  const text = JSON.stringify(value);
+  // The walk is only for values that hold such a half: everything else stays what it was.
+  if (!/\\ud[89a-f]/i.test(text)) return value;
+  return JSON.parse(withoutEscapedHalves(text)) as Value;
+}
 
 /** Values that travel between functions nest no deeper. */
 const DEPTH_MAX = 64;

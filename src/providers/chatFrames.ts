@@ -72,7 +72,7 @@ export function chatFrames(toolNames: readonly string[] | null = null): ChatFram
       parser.feed("\n\n");
       // A frame that broke off in the middle says nothing; that the stream ended early is told by
       // the finish reason that is missing.
-      const whole = frames.splice(0).filter(({ data }) => !isBroken(data));
+      const whole = frames.splice(0).filter(({ data }) => !data.split("\n").some(isBroken));
       return whole.flatMap((frame) => answer.read(frame));
     },
     get over() {
@@ -83,10 +83,15 @@ export function chatFrames(toolNames: readonly string[] | null = null): ChatFram
 }
 
 const isDone = (data: string): boolean => data.trim() === "[DONE]";
-const isObject = (data: string): boolean => asObject(parseJson(data)) !== null;
-/** Neither one frame nor several that arrived as one. */
+/** Chunks in one frame: an object, or the list of them that some proxies send. */
+const asObjects = (value: unknown): Json[] =>
+  (Array.isArray(value) ? asArray(value) : [value]).flatMap((one) => {
+    const object = asObject(one);
+    return object === null ? [] : [object];
+  });
+/** Half of a frame: it begins as an object, and is none. */
 const isBroken = (data: string): boolean =>
-  !isObject(data) && data.split("\n").some((line) => !isDone(line) && !isObject(line));
+  data.trimStart().startsWith("{") && asObject(parseJson(data)) === null;
 
 /** The answer as far as it has come. */
 class Answer {
@@ -109,15 +114,17 @@ class Answer {
       this.over = true;
       return [];
     }
-    // Providers and proxies keep a stream alive with events of their own, empty or of a few words.
-    if (!data.trimStart().startsWith("{")) return [];
-    const chunk = asObject(parseJson(data));
-    if (chunk !== null) return this.readChunk(chunk, event === "error");
+    const value = parseJson(data);
+    // An event of this name is an error in whatever words.
+    if (event === "error") return this.readChunk(asObject(value) ?? { error: data }, true);
+    const chunks = asObjects(value);
+    if (chunks.length > 0) return chunks.flatMap((chunk) => this.readChunk(chunk, false));
     // Some leave the blank line between two frames out, so that they arrive as one.
     const lines = data.split("\n");
-    if (lines.length > 1 && lines.every((line) => isDone(line) || isObject(line)))
+    if (lines.length > 1 && !lines.some(isBroken))
       return lines.flatMap((line) => this.read({ data: line, event }));
-    this.breakOff();
+    // Providers and proxies keep a stream alive with events of their own, empty or of a few words.
+    if (isBroken(data)) this.breakOff();
     return [];
   }
 
@@ -149,8 +156,8 @@ class Answer {
     // so neither silence nor an abort after it takes anything from the answer.
     if (this.finishReason === null)
       return stop === "done" || stop === "eof" ? "eof_without_finish_reason" : stop;
-    if (this.finishReason === "length" || this.finishReason === "content_filter")
-      return this.finishReason;
+    const reason = REASONS.get(this.finishReason.toLowerCase());
+    if (reason === "length" || reason === "content_filter") return reason;
     // Some models end a tool call with "stop".
     if (this.calls.named > 0) return "tool_calls";
     return this.textSeen ? "completed" : "empty_success";
@@ -158,12 +165,15 @@ class Answer {
 
   private readChunk(chunk: Json, isError: boolean): ChatDelta[] {
     this.model = asWord(chunk["model"]) ?? this.model;
-    const choice = asObject(asArray(chunk["choices"])[0]);
-    const deltas = choice === null ? [] : this.readChoice(choice);
+    // One answer is asked for: where there are two choices, some proxies put the calls into another.
+    const choices = asArray(chunk["choices"]).slice(0, CHOICES_MAX).flatMap(asObjects);
+    const deltas = choices.flatMap((choice) => this.readChoice(choice));
     deltas.push(...this.readUsage(chunk["usage"]));
-    const error = errorIn(chunk) ?? (choice === null ? null : errorIn(choice));
+    const errors = [chunk, ...choices].map(errorIn).filter((found) => found !== null);
+    const error = errors[0] ?? null;
+    const isFailed = isError || REASONS.get(this.finishReason?.toLowerCase() ?? "") === "error";
     // An error frame closes the stream whatever its other fields say.
-    if (error !== null || isError || this.finishReason === "error") this.fail(error ?? chunk);
+    if (error !== null || isFailed) this.fail(error ?? chunk);
     return deltas;
   }
 
@@ -187,8 +197,8 @@ class Answer {
   /** Some send the answer as one message; after deltas it only repeats them. */
   private deltaOf(choice: Json): Json | null {
     const delta = asObject(choice["delta"]);
-    const isFirst = !this.textSeen && this.calls.named === 0;
-    return delta ?? (isFirst ? asObject(choice["message"]) : null);
+    if (delta !== null && Object.keys(delta).length > 0) return delta;
+    return !this.textSeen && this.calls.named === 0 ? asObject(choice["message"]) : null;
   }
 
   private readUsage(value: unknown): ChatDelta[] {
@@ -204,15 +214,40 @@ class Answer {
   }
 }
 
+/** Choices of one frame that are read. */
+const CHOICES_MAX = 8;
+
+/** Words of providers for endings that are none of an answer as it should be. */
+const REASONS: ReadonlyMap<string, "length" | "content_filter" | "error"> = new Map([
+  ["length", "length"],
+  ["max_tokens", "length"],
+  ["max_output_tokens", "length"],
+  ["model_length", "length"],
+  ["content_filter", "content_filter"],
+  ["content-filter", "content_filter"],
+  ["safety", "content_filter"],
+  ["recitation", "content_filter"],
+  ["blocklist", "content_filter"],
+  ["prohibited_content", "content_filter"],
+  ["spii", "content_filter"],
+  ["error", "error"],
+  ["malformed_function_call", "error"],
+]);
+
 /** The error that a frame or a choice tells of, in whichever form; null where there is none. */
-function errorIn(source: Json): Json | null {
+export function errorIn(source: Json): Json | null {
   const error = source["error"];
   if (source["object"] === "error" || source["type"] === "error") return asObject(error) ?? source;
-  // Fields that are always there say "no error" in a few ways.
-  if (error === undefined || error === null || error === false || error === "" || error === 0)
-    return null;
+  if (saysNothing(error)) return null;
   const told = typeof error === "string" ? parseJson(error) : error;
   return asObject(told) ?? { message: error };
+}
+
+/** Whether a field that is always there says that there is no error. */
+function saysNothing(error: unknown): boolean {
+  if (typeof error === "string") return /^(?:|null|none|false)$/i.test(error.trim());
+  if (typeof error !== "object" || error === null) return !error;
+  return Object.values(error).every((value) => value === null || value === "" || value === 0);
 }
 
 function asWord(value: unknown): string | null {
@@ -221,23 +256,44 @@ function asWord(value: unknown): string | null {
   return text === null || text.length > WORD_CHARS_MAX ? null : wellFormed(text);
 }
 
+/** More tokens than any request can use: beyond it a count is a mistake. */
+const TOKENS_MAX = 100_000_000;
+const COST_MAX = 100_000;
+
+/** Null where nothing of it can be a count: the caller then estimates, and says so. */
 function parseUsage(value: unknown): ChatUsage | null {
   const usage = asObject(value);
-  if (usage === null) return null;
-  const promptTokens = count(usage["prompt_tokens"]);
-  const completionTokens = count(usage["completion_tokens"]);
+  const [prompt, completion, total] = ["prompt_tokens", "completion_tokens", "total_tokens"].map(
+    (field) => countOf(usage?.[field]),
+  );
+  const known = [prompt, completion, total].filter(
+    (count) => count !== undefined && count !== null,
+  );
+  if (usage === null || known.length === 0) return null;
+  const promptTokens = prompt ?? 0;
+  const completionTokens = completion ?? 0;
+  const cost = numberOf(usage["cost"]);
   return {
     promptTokens,
     completionTokens,
-    totalTokens: asNumber(usage["total_tokens"]) ?? promptTokens + completionTokens,
-    cachedTokens: count(asObject(usage["prompt_tokens_details"])?.["cached_tokens"]),
-    reasoningTokens: count(asObject(usage["completion_tokens_details"])?.["reasoning_tokens"]),
-    cost: asNumber(usage["cost"]),
+    totalTokens: Math.max(total ?? 0, promptTokens + completionTokens),
+    cachedTokens: countOf(asObject(usage["prompt_tokens_details"])?.["cached_tokens"]) ?? 0,
+    reasoningTokens:
+      countOf(asObject(usage["completion_tokens_details"])?.["reasoning_tokens"]) ?? 0,
+    cost: cost !== null && cost >= 0 && cost <= COST_MAX ? cost : null,
   };
 }
 
-function count(value: unknown): number {
-  return Math.max(0, asNumber(value) ?? 0);
+/** A count of tokens; null for what can be none, such as a negative one, which would give tokens back. */
+function countOf(value: unknown): number | null {
+  const count = numberOf(value);
+  return count !== null && count >= 0 && count <= TOKENS_MAX ? Math.round(count) : null;
+}
+
+/** A number, also where it is written as a text. */
+function numberOf(value: unknown): number | null {
+  const isWritten = typeof value === "string" && /^\d{1,15}(?:\.\d{1,15})?$/.test(value);
+  return asNumber(isWritten ? Number(value) : value);
 }
 
 /**

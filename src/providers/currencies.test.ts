@@ -122,6 +122,168 @@ test.each([
   expect(currencyOf(price, "US")).toBeNull();
 });
 
+test.each([
+  ["US $10.00", "USD"],
+  ["$12 US", "USD"],
+  ["U.S. $12", "USD"],
+  ["USA $12", "USD"],
+  ["10 $ US", "USD"],
+  ["$US 10", "USD"],
+  ["US-$ 10", "USD"],
+  ["us$10", "USD"],
+  ["NZ $10", "NZD"],
+  ["AU $10.00", "AUD"],
+  ["MX $10", "MXN"],
+  ["SG $10", "SGD"],
+  ["HK $10", "HKD"],
+  ["CA $10", "CAD"],
+  ["CAN $10", "CAD"],
+  ["CDN $10", "CAD"],
+  ["$12 CDN", "CAD"],
+  ["$12 CAN", "CAD"],
+  ["$10 CA", "CAD"],
+  ["Cdn$10", "CAD"],
+  ["Mex$10", "MXN"],
+  ["UK £10", "GBP"],
+  ["usd 10", "USD"],
+  ["10 eur", "EUR"],
+  ["$10 cad", "CAD"],
+  ["10 NIS", "ILS"],
+  ["RMB 10", "CNY"],
+  ["Dhs 10", "AED"],
+  ["10 zl", "PLN"],
+  ["$10 (CAD)", "CAD"],
+  ["US$8 ($10)", "USD"],
+  ["10 USD - 20 USD", "USD"],
+  ["10-20 USD", "USD"],
+])("%s is %s, whichever sign the country has", (price, currency) => {
+  for (const country of ["us", "ca", "au", "mx", "sg", "nz", "de", "gb", "eg", "jp"])
+    expect([country, currencyOf(price, country)]).toEqual([country, currency]);
+});
+
+test.each([
+  "C $10.00",
+  "S $10",
+  "A $10",
+  "c $10",
+  "us $10",
+  "$10 can",
+  "XY $10",
+  "XYZ$10",
+  "$10 XY",
+  "$10K",
+  "$10 pesos",
+  "$10 euros",
+  "$10 Canadian",
+  "$10 canadian",
+  "10 US",
+  "TOP 10",
+  "TOP $10",
+  "MOP $10",
+  "CUP $10",
+  "top $10",
+  "ALL $10",
+  "USD€10",
+  "X€10",
+  "Fr $10",
+  "$10 €8",
+  "$10 - $20 CLP",
+])("letters beside a sign that are not understood leave %j open", (price) => {
+  for (const country of ["us", "mx", "ca", "de"])
+    expect([country, currencyOf(price, country)]).toEqual([country, null]);
+});
+
+test.each([
+  ["$10 (US$8)", "mx", "MXN"],
+  ["$10 (€8)", "mx", "MXN"],
+  ["$10 / €8", "mx", "MXN"],
+  ["$10 US$8", "mx", null],
+  ["10 $ 8 US$", "mx", null],
+  ["$10 + US$5", "ca", "CAD"],
+  ["$10 $8", "ca", "CAD"],
+  ["$10 + tax", "ca", "CAD"],
+  ["FROM $10 each", "ca", "CAD"],
+  ["$10 (inc GST)", "au", "AUD"],
+  ["From $10/mo", "us", "USD"],
+  ["Now $10.00 was $12.00", "au", "AUD"],
+  ["$10 EA", "us", "USD"],
+  ["¥1,299 (税込)", "jp", "JPY"],
+  ["Rs.1,299/-", "in", "INR"],
+  ["TOP $10", "to", "TOP"],
+  ["MOP 10", "mo", "MOP"],
+  ["CUP $10", "cu", "CUP"],
+])("%s in %s is %s, by the first amount's own marks", (price, country, currency) => {
+  expect(currencyOf(price, country)).toBe(currency);
+});
+
+const DOLLARS: readonly (readonly [country: string, currency: string])[] = [
+  ["US", "USD"],
+  ["CA", "CAD"],
+  ["AU", "AUD"],
+  ["NZ", "NZD"],
+  ["MX", "MXN"],
+  ["SG", "SGD"],
+  ["HK", "HKD"],
+  ["TW", "TWD"],
+];
+const AMOUNTS = ["10", "1,299.00", "1.299,00"];
+const WORDS = ["", " now", " + tax", "/mo", " each"];
+
+test("each way of a country to write its own price is its currency", () => {
+  const ways = (country: string, code: string, amount: string) => [
+    `$${amount}`,
+    `$ ${amount}`,
+    `${amount} $`,
+    `From $${amount}`,
+    ...[country, code].flatMap((name) => [
+      `${name}$${amount}`,
+      `${name} $${amount}`,
+      `$${name} ${amount}`,
+      `$${amount} ${name}`,
+      `${amount} $ ${name}`,
+    ]),
+    `${code} ${amount}`,
+    `${amount} ${code.toLowerCase()}`,
+  ];
+  for (const [country, code] of DOLLARS)
+    for (const amount of AMOUNTS)
+      for (const word of WORDS)
+        for (const way of ways(country, code, amount))
+          expect([`${way}${word}`, currencyOf(`${way}${word}`, country)]).toEqual([
+            `${way}${word}`,
+            code,
+          ]);
+});
+
+test("a dollar price with any letters of another country is never in the country's own", () => {
+  const letters = fc.oneof(
+    fc.stringMatching(/^[A-Z]{1,4}$/),
+    fc.stringMatching(/^[A-Z]\.[A-Z]\.$/),
+    fc.constantFrom(...DOLLARS.flat(), "CDN", "CAN", "C", "A", "S", "NT", "aud", "usd"),
+  );
+  const ways = fc.constantFrom(
+    (mark: string) => `${mark}$10`,
+    (mark: string) => `${mark} $10`,
+    (mark: string) => `${mark}-$10`,
+    (mark: string) => `$${mark} 10`,
+    (mark: string) => `$10 ${mark}`,
+    (mark: string) => `$10 (${mark})`,
+    (mark: string) => `10 $ ${mark}`,
+    (mark: string) => `10$${mark} now`,
+  );
+  // What names the dollar of Jamaica, and what names none.
+  const understood = new Set(
+    "JM JMD J EA AB INC EXCL MWST NOW TAX GST VAT WAS PER FROM EACH ONLY PLUS SALE INCL".split(" "),
+  );
+  fc.assert(
+    fc.property(letters, ways, (mark, way) => {
+      fc.pre(!understood.has(mark.replaceAll(".", "")));
+      expect(currencyOf(way(mark), "JM")).not.toBe("JMD");
+    }),
+    { numRuns: 2_000 },
+  );
+});
+
 test("a long text is no price", () => {
   expect(currencyOf(`$12${" ".repeat(77)}`, "US")).toBe("USD");
   expect(currencyOf(`$12${" ".repeat(78)}`, "US")).toBeNull();

@@ -95,20 +95,17 @@ const SHARED: ReadonlyMap<string, ByCountry> = new Map(
   }),
 );
 
-/** Signs that one currency has, wherever they stand. */
+/** Signs that one currency has, wherever they stand. The letters of one with a symbol are capitals. */
 const OWN: ReadonlyMap<string, string> = new Map(
   Object.entries({
     A$: "AUD",
     CI$: "KYD",
-    Can$: "CAD",
-    Cdn$: "CAD",
     COL$: "COP",
     EC$: "XCD",
     G$: "GYD",
     J$: "JMD",
     L$: "LRD",
     MOP$: "MOP",
-    Mex$: "MXN",
     N$: "NAD",
     NT$: "TWD",
     R$: "BRL",
@@ -146,6 +143,10 @@ const OWN: ReadonlyMap<string, string> = new Map(
     "৳": "BDT",
     円: "JPY",
     zł: "PLN",
+    zl: "PLN",
+    NIS: "ILS",
+    RMB: "CNY",
+    Dhs: "AED",
     Kč: "CZK",
     Ft: "HUF",
     SFr: "CHF",
@@ -160,6 +161,43 @@ const OWN: ReadonlyMap<string, string> = new Map(
   }),
 );
 
+/** Names that shops write beside a sign. Other codes of countries are words too, such as `TO`. */
+const COUNTRIES: ReadonlyMap<string, string> = new Map(
+  Object.entries({
+    US: "USD",
+    USA: "USD",
+    AU: "AUD",
+    AUS: "AUD",
+    CA: "CAD",
+    CAN: "CAD",
+    CDN: "CAD",
+    CN: "CNY",
+    HK: "HKD",
+    JM: "JMD",
+    JP: "JPY",
+    MEX: "MXN",
+    MX: "MXN",
+    NT: "TWD",
+    NZ: "NZD",
+    SG: "SGD",
+    TW: "TWD",
+    UK: "GBP",
+  }),
+);
+
+/** Codes that are English words, and whose currency has a dollar sign: `TOP $10`. */
+const WORD_CODES: ReadonlySet<string> = new Set(["CUP", "MOP", "TOP"]);
+
+/** Words around a price that say nothing of its currency, though they be in capitals. */
+const SAYS_NOTHING: ReadonlySet<string> = new Set(
+  "FROM NOW WAS ONLY EACH EA PER PLUS SALE PRICE INC INCL EXCL TAX GST VAT MWST AB DESDE 税込 税抜 起".split(
+    " ",
+  ),
+);
+/** In small letters a word says nothing either, but for these. */
+const SAYS_SOMETHING =
+  /^(dollar|peso|euro|pound|rupee|franc|real|reais|yen|yuan|won|kron(a|e|er|or)|.*(ian|ish|ese|ican|ean))s?$/;
+
 /** Longer texts are no prices. */
 const PRICE_CHARS_MAX = 80;
 
@@ -171,40 +209,84 @@ interface Meaning {
   readonly local: string | null;
 }
 
+/** What the reading of one part depends on beside its text. */
+interface Place {
+  readonly country: string;
+  /** Whether there is a symbol of a currency in the price. */
+  readonly isBesideSymbol: boolean;
+}
+
+/** Letters that are not understood may name any currency, so that none is certain. */
+const UNKNOWN: Meaning = { options: [], local: null };
+
 /**
  * The currency of a price such as `MX$1,299.00`, as its code; null where the text and the country do
- * not settle it, or where parts of the text contradict each other. A country has two letters, of
- * either case.
+ * not settle it, or where parts of the text contradict each other or are not understood. A country
+ * has two letters, of either case.
  */
 export function currencyOf(price: string, country: string): string | null {
   if (price.length > PRICE_CHARS_MAX) return null;
-  // Full-width signs and spaces that do not break become the plain ones.
-  const meanings = price
-    .normalize("NFKC")
-    .split(/[\s\d]+/)
-    .map((part) => meaningOf(part.replace(/^[^\p{L}\p{Sc}]+|[^\p{L}\p{Sc}/]+$/gu, ""), country))
-    .filter((meaning) => meaning !== null);
+  const text = firstPrice(price);
+  const place = { country: country.toUpperCase(), isBesideSymbol: /\p{Sc}/u.test(text) };
+  const between = text.split(AMOUNT).map((marks) => meaningsOf(marks, place));
+  const currency = agreed(between.flat());
+  const own = between.find((meanings) => meanings.length > 0) ?? [];
+  // Of several amounts the first one counts, and another's marks may look like its own.
+  return between.length <= 2 || agreed(own) === currency ? currency : null;
+}
+
+const AMOUNT = /\d(?:[\d\s.,'’]*\d)?/;
+
+/** The text up to where a second amount begins, with plain signs in place of full-width ones. */
+function firstPrice(price: string): string {
+  const text = price.normalize("NFKC").replace(/[([]([^()[\]\d]*)[)\]]/g, " $1 ");
+  return /^\D*\d[^([/|;+]*(?=[([/|;+].*\d)/s.exec(text)?.[0] ?? text;
+}
+
+function agreed(meanings: readonly Meaning[]): string | null {
   const [first, ...others] = meanings;
   if (first === undefined) return null;
-  const agreed = first.options.filter((one) =>
+  const common = first.options.filter((one) =>
     others.every(({ options }) => options.includes(one)),
   );
-  if (agreed.length === 1) return agreed[0] ?? null;
-  return meanings.find(({ local }) => local !== null && agreed.includes(local))?.local ?? null;
+  if (common.length === 1) return common[0] ?? null;
+  return meanings.find(({ local }) => local !== null && common.includes(local))?.local ?? null;
 }
 
-function meaningOf(part: string, country: string): Meaning | null {
-  const [ahead = ""] = part.split("/");
-  return signMeaning(part, country) ?? codeMeaning(part) ?? signMeaning(ahead, country);
+function meaningsOf(text: string, place: Place): Meaning[] {
+  return text
+    .split(/\s+/)
+    .flatMap((part) => signsOf(part.replace(/[^\p{L}\p{Sc}/]/gu, "")))
+    .map((sign) => meaningOf(sign, place))
+    .filter((meaning) => meaning !== null);
 }
 
-function signMeaning(sign: string, country: string): Meaning | null {
+/** The signs of one part, such as `US$` and `kg` of `us$/kg`, or `MXN` and `$` of `MXN$`. */
+function signsOf(part: string): string[] {
+  // Letters beside a symbol come in either case.
+  const sign = /\p{Sc}/u.test(part) ? part.toUpperCase() : part;
+  if (OWN.has(sign) || SHARED.has(sign) || abroad(sign) !== undefined) return [sign];
+  if (sign.includes("/")) return part.split("/").flatMap(signsOf);
+  return sign.match(/\p{Sc}|\p{L}+/gu) ?? [];
+}
+
+function meaningOf(sign: string, { country, isBesideSymbol }: Place): Meaning | null {
   const own = OWN.get(sign) ?? abroad(sign);
   if (own !== undefined) return one(own);
   const shared = SHARED.get(sign);
-  const local = shared?.get(country.toUpperCase()) ?? null;
+  if (shared !== undefined) return sharedMeaning(sign, shared, country);
+  const named = COUNTRIES.get(sign);
+  if (named !== undefined && isBesideSymbol) return one(named);
+  const code = sign.toUpperCase();
+  if (WORD_CODES.has(code) && SHARED.get("$")?.get(country) !== code) return UNKNOWN;
+  if (CODES.has(code)) return one(code);
+  return saysNothing(sign) ? null : UNKNOWN;
+}
+
+function sharedMeaning(sign: string, shared: ByCountry, country: string): Meaning {
+  const local = shared.get(country) ?? null;
   // A sign of letters may be a word or a unit, such as the `L` of litres, where it is no currency.
-  if (shared === undefined || (local === null && /^\p{L}+$/u.test(sign))) return null;
+  if (local === null && /^\p{L}+$/u.test(sign)) return UNKNOWN;
   return { options: [...new Set(shared.values())], local };
 }
 
@@ -214,10 +296,10 @@ function abroad(sign: string): string | undefined {
   return SHARED.get(shared)?.get(country);
 }
 
-/** A code, alone or beside a sign: `MXN`, `MXN$`, `$MXN`. */
-function codeMeaning(part: string): Meaning | null {
-  const [, code = ""] = /^\p{Sc}?([A-Z]{3})\p{Sc}?$/u.exec(part) ?? [];
-  return CODES.has(code) ? one(code) : null;
+function saysNothing(word: string): boolean {
+  if (SAYS_NOTHING.has(word.toUpperCase())) return true;
+  const isSmall = /^[a-zß-öø-ÿ]{2,}$/.test(word);
+  return isSmall && !COUNTRIES.has(word.toUpperCase()) && !SAYS_SOMETHING.test(word);
 }
 
 const one = (currency: string): Meaning => ({ options: [currency], local: currency });

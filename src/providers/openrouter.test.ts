@@ -318,6 +318,86 @@ describe("what surrounds an ending", () => {
     expect(ending).toMatchObject({ kind: "error_in_band", code: expected, outcome });
   });
 
+  test.each([
+    ["MAX_TOKENS", "length"],
+    ["max_tokens", "length"],
+    ["LENGTH", "length"],
+    ["SAFETY", "content_filter"],
+    ["ERROR", "error_in_band"],
+    ["malformed_function_call", "error_in_band"],
+    ["end_turn", "tool_calls"],
+  ])("the finish reason %s after a call is the ending %s", async (word, kind) => {
+    const call = toolCall(0, { id: "a", function: { name: "get_current_time", arguments: "" } });
+    const { ending } = await hear([frame(call), frame(finish(word)), DONE]);
+    expect(ending).toMatchObject({ kind, finishReason: word });
+  });
+
+  test.each([
+    ["an event of the name error", "event: error\ndata: Internal server error\n\n"],
+    ["a list of errors", frame([{ error: { code: 429 } }])],
+    ["an error in the second choice", frame(chunk({ choices: [{}, { error: { code: 500 } }] }))],
+  ])("%s is an error", async (_, one) => {
+    const { ending } = await hear([...HELLO, one, frame(finish("stop")), DONE]);
+    expect(ending.kind).toBe("error_in_band");
+  });
+
+  test.each([[{}], [[]], [{ message: "", code: 0 }], [{ code: null }], ["null"], ["none"]])(
+    "the field error that is always there, as %j, is none",
+    async (error) => {
+      const last = { ...finish("stop"), error };
+      expect((await hear([...HELLO, frame(last), DONE])).ending.kind).toBe("completed");
+    },
+  );
+
+  test.each([
+    ["an empty line", `${HELLO[0]?.trimEnd() ?? ""}\ndata:\n${HELLO[1] ?? ""}`],
+    ["a sign of life", `data: ping\n${HELLO.map((one) => one.trimEnd()).join("\n")}\n\n`],
+  ])("frames with %s where a blank one should be are read", async (_, joined) => {
+    const { deltas, ending } = await hear([joined, frame(finish("stop")), DONE]);
+    expect([textOf(deltas), ending.kind]).toEqual(["Hello, wörld 🌍", "completed"]);
+  });
+
+  test("calls in another choice than the text are read", async () => {
+    const call = { index: 0, id: "a", function: { name: "search_web", arguments: "{}" } };
+    const choices = [
+      { index: 0, delta: { content: "So." } },
+      { index: 1, delta: { tool_calls: [call] }, finish_reason: "tool_calls" },
+    ];
+    const { deltas, ending } = await hear([frame(chunk({ choices })), DONE]);
+    expect(textOf(deltas)).toBe("So.");
+    expect(ending.toolCalls).toMatchObject([{ id: "a" }]);
+  });
+
+  test.each([
+    [{ prompt_tokens: "100", completion_tokens: "5" }, { totalTokens: 105 }],
+    [{ prompt_tokens: 100, completion_tokens: 5, total_tokens: -400_000 }, { totalTokens: 105 }],
+    [
+      { prompt_tokens: 100, total_tokens: 1e15 },
+      { promptTokens: 100, totalTokens: 100 },
+    ],
+    [
+      { prompt_tokens: 1.4, cost: -3 },
+      { promptTokens: 1, cost: null },
+    ],
+    [{ prompt_tokens: 1, cost: "0.5" }, { cost: 0.5 }],
+  ])("of the usage %j what can be counts is kept", async (usage, kept) => {
+    const { ending } = await hear([...HELLO, frame(finish("stop")), frame(chunk({ usage })), DONE]);
+    expect(ending.usage).toMatchObject(kept);
+  });
+
+  test.each([[{}], [{ total_tokens: -1 }], [{ prompt_tokens: 1e308 }], ["much"], [[]]])(
+    "the usage %j is none",
+    async (usage) => {
+      const { ending } = await hear([
+        ...HELLO,
+        frame(finish("stop")),
+        frame(chunk({ usage })),
+        DONE,
+      ]);
+      expect(ending.usage).toBeNull();
+    },
+  );
+
   test("an error told by the finish reason alone is an error in band", async () => {
     const { ending } = await hear([...HELLO, frame(finish("error")), DONE]);
     expect(ending).toMatchObject({ kind: "error_in_band", code: "upstream_error" });
@@ -475,7 +555,8 @@ describe("before the first byte", () => {
 
   test("an answer in JSON, of a provider that does not stream, is an answer", async () => {
     const message = { role: "assistant", content: "Bonjour" };
-    const body = JSON.stringify({ choices: [{ message, finish_reason: "stop" }], usage: null });
+    const answer = { choices: [{ message, finish_reason: "stop" }], usage: null, error: null };
+    const body = JSON.stringify(answer);
     const { io, run } = virtualIo(
       async () => new Response(body, { headers: { "content-type": "application/json" } }),
     );

@@ -12,7 +12,7 @@ import { MIB } from "../core/bytes";
 import { AppError } from "../errors/appError";
 import { ignoreGone, readBounded } from "./body";
 import type { ChatDelta, ChatEnding, ChatMessage, ToolDefinition } from "./chat";
-import { chatFrames, inBandCode, type Stop } from "./chatFrames";
+import { chatFrames, errorIn, inBandCode, type Stop } from "./chatFrames";
 import { type Io, platformIo } from "./io";
 import { asArray, asObject, parseJson } from "./json";
 import { retryAfterMs, upstreamError } from "./outcome";
@@ -266,9 +266,10 @@ const UNSTREAMED_BYTES_MAX = MIB;
 async function unstreamed(response: Response): Promise<Response | AppError> {
   const text = await readBounded(response, UNSTREAMED_BYTES_MAX);
   const answer = asObject(parseJson(text ?? ""));
-  const isAnswer = asArray(answer?.["choices"]).length > 0 && answer?.["error"] === undefined;
-  if (isAnswer) return new Response(`data: ${JSON.stringify(answer)}\n\ndata: [DONE]\n\n`);
-  return new AppError(inBandCode(asObject(answer?.["error"])), {
+  const error = answer === null ? null : errorIn(answer);
+  if (error === null && asArray(answer?.["choices"]).length > 0)
+    return new Response(`data: ${JSON.stringify(answer)}\n\ndata: [DONE]\n\n`);
+  return new AppError(inBandCode(error), {
     detail: "The provider did not stream an answer.",
   });
 }

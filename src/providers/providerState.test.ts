@@ -39,6 +39,42 @@ test("without details the text comes back in the field in which it came", () => 
   expect(stateOf({ content: "a" })).toBeNull();
 });
 
+test("a signature that comes without a text signs the text before it", () => {
+  // As Claude's reasoning comes through OpenRouter.
+  const type = "reasoning.text";
+  expect(
+    stateOf(
+      details({ type, text: "Let", index: 0 }),
+      details({ type, text: " me", index: 0 }),
+      details({ type, signature: "SIG", index: 0 }),
+    ),
+  ).toEqual(details({ type, text: "Let me", index: 0, signature: "SIG" }));
+});
+
+test("texts that come in turns are joined by their index, summaries by their id", () => {
+  const piece = (text: string, index: number) => ({ type: "reasoning.text", text, index });
+  expect(stateOf(...[0, 1, 0, 1].map((index) => details(piece(`${index}`, index))))).toEqual(
+    details(piece("00", 0), piece("11", 1)),
+  );
+  const summary = (id: string) => ({ type: "reasoning.summary", summary: id, id, index: 0 });
+  expect(stateOf(details(summary("a")), details(summary("b")))?.reasoning_details).toHaveLength(2);
+  expect(stateOf(details(piece("a", 0)), details({ text: "b", index: 0 }))).toEqual(
+    details(piece("ab", 0)),
+  );
+  expect(stateOf({ reasoning_details: piece("a", 0) })).toEqual(details(piece("a", 0)));
+});
+
+test("the bound is one of what is sent back, in however many pieces it came", () => {
+  const piece = { type: "reasoning.text", text: "word", index: 0, format: "f", signature: null };
+  const many = Array.from({ length: 20_000 }, () => ({ reasoning: "word", ...details(piece) }));
+  expect(stateOf(...many)?.reasoning_details).toHaveLength(1);
+});
+
+test("half a character in it is replaced, and nothing else", () => {
+  expect(stateOf({ reasoning: "a\ud83e" })).toEqual({ reasoning: "a\ufffd" });
+  expect(stateOf({ reasoning: "\ud83e" }, { reasoning: "\udded" })).toEqual({ reasoning: "🧭" });
+});
+
 test("more than the bound is not kept at all", () => {
   const half = { type: "reasoning.encrypted", data: "x".repeat(STATE_CHARS_MAX / 2) };
   expect(stateOf(details(half))).not.toBeNull();

@@ -92,7 +92,10 @@ describe("parts of one call", () => {
 
   test("that were lost are not taken for none: a call does not run without its arguments", () => {
     const deltas = [[{ index: 1, ...FIRST }], [{ index: 0, ...NAME }]];
-    expect(callsOf(deltas).calls).toMatchObject([{ name: "search_web", arguments: null }]);
+    expect(callsOf(deltas).calls).toMatchObject([
+      { name: "unknown", arguments: null },
+      { name: "search_web", arguments: null },
+    ]);
     expect(callsOf([[{ index: 0, ...NAME }]]).calls).toMatchObject([{ arguments: {} }]);
   });
 
@@ -103,10 +106,32 @@ describe("parts of one call", () => {
     });
   });
 
-  test("fields of the provider's own go along", () => {
+  test("fields of the provider's own go along, within a bound", () => {
     const extra_content = { google: { thought_signature: "opaque" } };
     const { calls } = callsOf([[{ ...NAME, index: 0, extra_content }]]);
     expect(calls[0]?.extra).toEqual({ extra_content });
+    const inFunction = { index: 0, function: { name: "search_web", thought_signature: "opaque" } };
+    expect(callsOf([[inFunction]]).calls[0]?.extra).toEqual({
+      function: { thought_signature: "opaque" },
+    });
+    const large = Array.from({ length: 3 }, (_, i) => ({
+      ...NAME,
+      index: 0,
+      [`x${i}`]: "y".repeat(30_000),
+    }));
+    expect(callsOf([large]).calls[0]).not.toHaveProperty("extra");
+  });
+
+  test("are read in time that grows with their text alone", () => {
+    const parts = new ToolCallParts(NAMES);
+    parts.push([fn({ name: "search_web", arguments: '{"query":"' }, { index: 0, id: "a" })]);
+    // Each ends like an object, and belongs to a text that is not over.
+    for (let i = 0; i < 30_000; i++)
+      parts.push([fn({ name: "search_web", arguments: "}" }, { index: 0, id: "a" })]);
+    expect(parts.overflowed).toBe(false);
+    expect(parts.whole()).toMatchObject([{ arguments: null }]);
+    parts.push(Array.from({ length: 300 }, () => fn({ arguments: "}" }, { index: 0 })));
+    expect(parts.overflowed).toBe(true);
   });
 });
 
@@ -147,12 +172,71 @@ describe("several calls", () => {
     ]);
   });
 
-  test("a second object without a name of its own makes the call one that cannot run", () => {
-    const { calls } = callsOf([
-      [call("a", "x", { index: 0 })],
-      [fn({ arguments: "{}" }, { index: 0 })],
+  test("a second object without a name is a call of its own, which has none and cannot run", () => {
+    const second = [fn({ arguments: '{"query":"y"}' }, { index: 0 })];
+    expect(callsOf([[call("a", "x", { index: 0 })], second]).calls).toMatchObject([
+      { name: "search_web", arguments: { query: "x" } },
+      { name: "unknown" },
     ]);
-    expect(calls).toMatchObject([{ argumentsText: '{"query":"x"}{}', arguments: null }]);
+    // An empty one before it may only have held its place.
+    const empty = [fn({ name: "search_web", arguments: "{}" }, { index: 0, id: "a" })];
+    expect(callsOf([empty, second]).calls).toMatchObject([
+      { name: "search_web", arguments: null },
+      { name: "unknown" },
+    ]);
+    // Anything else after an object spoils it.
+    const rest = [fn({ arguments: "}" }, { index: 0 })];
+    expect(callsOf([[call("a", "x", { index: 0 })], rest]).calls).toMatchObject([
+      { argumentsText: '{"query":"x"}}', arguments: null },
+    ]);
+  });
+
+  test.each([
+    ["with an index", { index: 0 }],
+    ["without", {}],
+  ])(
+    "whose parts are told apart by nothing do not run with each other's arguments, %s",
+    (_, at) => {
+      const part = (fields: object, id?: string) => [fn(fields, { ...at, ...(id ? { id } : {}) })];
+      const ranWith = (deltas: unknown[][]) =>
+        callsOf(deltas, ["get_current_time", "search_products", "search_global"]).calls.map(
+          ({ arguments: args, name }) => [name, args],
+        );
+      // The id of the second comes before its arguments, and its name after them.
+      expect(
+        ranWith([
+          part({ name: "get_current_time" }, "A"),
+          part({}, "B"),
+          part({ arguments: '{"query":"b"}' }),
+          part({ name: "search_products" }),
+        ]),
+      ).toEqual([
+        ["get_current_time", {}],
+        ["search_products", { query: "b" }],
+      ]);
+      // Arguments before id and name, in both.
+      expect(
+        ranWith([
+          part({ arguments: '{"query":"a"}' }),
+          part({ name: "search_global" }, "A"),
+          part({ arguments: '{"timeZone":"UTC"}' }),
+          part({ name: "get_current_time" }, "B"),
+        ]),
+      ).toEqual([
+        ["search_global", { query: "a" }],
+        ["get_current_time", { timeZone: "UTC" }],
+      ]);
+    },
+  );
+
+  test("where it cannot be told whose arguments came, neither of two calls runs", () => {
+    const at = (fields: object, id?: string) => [fn(fields, { index: 0, ...(id ? { id } : {}) })];
+    const { calls } = callsOf([
+      at({ name: "get_current_time" }, "A"),
+      at({ arguments: '{"query":"b"}' }, "B"),
+      at({ name: "search_web" }),
+    ]);
+    expect(calls).toMatchObject([{ arguments: null }, { arguments: null }]);
   });
 
   test("a new id for each part is no new call", () => {
@@ -184,6 +268,12 @@ describe("several calls", () => {
       call(`id${i}`, "x", { index: i }),
     ]);
     expect(callsOf(deltas).calls).toHaveLength(TOOL_CALLS_MAX);
+    // Nor is what belongs to one beyond it taken for a part of the last.
+    const same = Array.from({ length: TOOL_CALLS_MAX + 1 }, (_, i) => [
+      fn({ name: "search_web" }, { index: 0, id: `id${i}` }),
+    ]);
+    const { calls } = callsOf([...same, [fn({ arguments: "{}" }, { index: 0 })]]);
+    expect(calls.at(-1)).toMatchObject({ argumentsText: "" });
   });
 
   interface Given {

@@ -9,12 +9,17 @@ const call = (id: string, args = "{}", name = "search_web") => ({
 const asked = (...calls: object[]) => ({ role: "assistant", content: null, tool_calls: calls });
 const result = (id: string) => ({ role: "tool", tool_call_id: id, content: "{}" });
 const USER = { role: "user", content: "hi" };
+const SAID = { role: "assistant", content: "so" };
 
 describe("a strict provider", () => {
   test("takes a history in its own form", () => {
     expect(
-      historyFault([USER, asked(call("a"), call("b")), result("b"), result("a"), USER]),
+      historyFault([USER, asked(call("a"), call("b")), result("b"), result("a"), SAID, USER]),
     ).toBeNull();
+  });
+
+  test("refuses a history that begins with an answer", () => {
+    expect(historyFault([{ role: "system", content: "x" }, SAID, USER])).toMatch(/first message/);
   });
 
   test.each([
@@ -30,8 +35,10 @@ describe("a strict provider", () => {
     ["arguments that are a list", [asked(call("a", "[]"))], /not a JSON object/],
     ["half a character", [asked(call("a", '{"q":"\\ud83e"}'))], /not Unicode/],
     ["a name that is none", [asked(call("a", "{}", "odd name!"))], /Invalid function name/],
+    ["a question right after a result", [asked(call("a")), result("a"), USER], /after role tool/],
+    ["white space", [{ role: "assistant", content: "\n" }], /white space/],
     ["a message that says nothing", [{ role: "assistant", content: null }], /neither/],
   ])("refuses %s", (_, history, fault) => {
-    expect(historyFault(history)).toMatch(fault);
+    expect(historyFault([USER, ...history])).toMatch(fault);
   });
 });

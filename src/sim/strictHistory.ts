@@ -10,7 +10,11 @@ export function historyFault(
 ): string | null {
   const seen = new Set<string>();
   let open = new Set<string>();
-  for (const message of messages) {
+  const first = messages.find(({ role }) => role !== "system");
+  if (first !== undefined && first["role"] !== "user") return "The first message must be a user's.";
+  for (const [i, message] of messages.entries()) {
+    if (message["role"] === "user" && messages[i - 1]?.["role"] === "tool")
+      return "Unexpected role user after role tool.";
     if (message["role"] === "tool") {
       const id = text(message["tool_call_id"]);
       if (!open.delete(id))
@@ -24,6 +28,7 @@ export function historyFault(
       if (fault !== null) return fault;
       open.add(text(call["id"]));
     }
+    if (isBlank(message["content"])) return "Text must contain more than white space.";
     if (open.size === 0 && hasNoContent(message)) return "A message has neither content nor calls.";
   }
   return open.size > 0 ? unanswered(open) : null;
@@ -31,6 +36,10 @@ export function historyFault(
 
 const unanswered = (open: ReadonlySet<string>): string =>
   `Each of tool_calls must be followed by its result; missing: ${[...open].join(", ")}.`;
+
+/** Empty is no text; a text of white space alone is one that some refuse. */
+const isBlank = (content: unknown): boolean =>
+  typeof content === "string" && content !== "" && content.trim() === "";
 
 function hasNoContent({ content }: Readonly<Record<string, unknown>>): boolean {
   return content === null || content === undefined || content === "";

@@ -104,6 +104,10 @@ test("public-roadmap#1339: a price is in the currency of the country whose shops
     ["SE", "1 299 kr", "SEK"],
     ["JP", "￥1,299", "JPY"],
     ["MX", "US$1,299.00", "USD"],
+    ["AU", "US $1,299.00", "USD"],
+    ["US", "$1,299.00 CDN", "CAD"],
+    ["MX", "$1,299.00 (US$70)", "MXN"],
+    ["US", "C $1,299.00", null],
     ["DE", "$1,299.00", null],
     [null, "$1,299.00", "USD"],
     [null, "¥1,299", null],
@@ -197,4 +201,16 @@ test("mercure#1321: a reader with an id that its stream never gave is told so, a
   for (const id of [5, 99, 999_999_999]) expect(await after(id)).toEqual([400, "invalid_request"]);
   expect(await after(4)).toEqual([204, null]);
   expect(await after(3)).toEqual([200, null]);
+  // A header without an id says nothing, so that the query's id counts.
+  const both = async (header: string, id: string) => {
+    const url = `/api/chat/stream?streamId=${streamId}&lastEventId=${id}`;
+    const answer = await dana(t).fetch(url, { headers: { "last-event-id": header } });
+    return answer.status;
+  };
+  expect(await both("", "4")).toBe(204);
+  expect(await both(" ", "4")).toBe(204);
+  expect(await both("", "99")).toBe(400);
+  expect(await both("3", "99")).toBe(200);
+  expect(await both("4", "")).toBe(204);
+  expect(await both("", "")).toBe(200);
 });

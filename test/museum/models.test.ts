@@ -60,17 +60,17 @@ test("hermes-agent#62940, lens#49: parallel calls that all have index 0 are call
   const { asked, results } = sentBack(seen);
   expect(asked["tool_calls"]).toMatchObject([{ id: "call_a" }, { id: "call_b" }]);
   expect(results).toMatchObject([{ tool_call_id: "call_a" }, { tool_call_id: "call_b" }]);
-  // Where not even an id tells them apart, what cannot be told is refused, and the model is told.
+  // One without a name of its own is refused, and the model is told.
   const merged = await turnOf(
     calling(
       part({ index: 0, id: "call_a", ...fn("search_web", '{"query":"x"}') }),
       part({ index: 0, function: { arguments: '{"query":"y"}' } }),
     ),
   );
-  expect(merged.ran).toEqual([]);
-  expect(sentBack(merged).results).toMatchObject([
-    { content: "The arguments were not a JSON object." },
-  ]);
+  expect(ran(merged)).toEqual([["search_web", { query: "x" }]]);
+  expect(sentBack(merged).results.at(-1)).toMatchObject({
+    content: "There is no tool of this name.",
+  });
 });
 
 // Source: can1357/oh-my-pi#2055, QwenLM/qwen-code#8382
@@ -221,6 +221,42 @@ test("LibreChat agents#37, Roo-Code#10307: what a provider wants back comes back
   expect(sentBack(thought).asked["reasoning_details"]).toEqual([
     { type: "reasoning.text", text: "One two.", signature: "c2ln", index: 0 },
   ]);
+});
+
+// Source: OpenRouterTeam/ai-sdk-provider#423, BerriAI/litellm#16895
+test("ai-sdk-provider#423, litellm#16895: a signature goes back with its text, or within its id", async () => {
+  const reasoning = (fields: object) =>
+    delta({ reasoning_details: [{ type: "reasoning.text", index: 0, ...fields }] });
+  const claude = await turnOf(
+    calling(
+      reasoning({ text: "Let" }),
+      reasoning({ text: " me" }),
+      reasoning({ signature: "c2ln" }),
+      call(0, "a", "search_web", '{"query":"x"}'),
+    ),
+  );
+  expect(sentBack(claude).asked["reasoning_details"]).toEqual([
+    { type: "reasoning.text", index: 0, text: "Let me", signature: "c2ln" },
+  ]);
+  // What is within an id is neither shown nor stored; the call has another one there.
+  const long = `call_a__thought__${"c2ln".repeat(200)}`;
+  const gemini = await turnOf(calling(call(0, long, "search_web", '{"query":"x"}')));
+  expect(sentBack(gemini).asked["tool_calls"]).toMatchObject([{ id: long }]);
+  expect(JSON.stringify([gemini.events, gemini.result, gemini.talk.next()])).not.toContain("c2ln");
+});
+
+// Source: zed-industries/zed#37021, google-gemini/gemini-cli#11814, anthropics/claude-code#23390
+test("zed#37021, gemini-cli#11814, claude-code#23390: no question follows a result, no history begins with calls, no text is blank", async () => {
+  const talk = new Conversation();
+  const cut = [call(0, "a", "search_web", '{"query":"x"}'), finish("length"), DONE];
+  expectSound(talk, await talk.turn("one", [cut]));
+  expectSound(talk, await talk.turn("two", [answer("\n\n")]));
+  const blank = calling(text(" \n"), call(0, "b", "search_web", '{"query":"x"}'));
+  expectSound(talk, await talk.turn("three", [blank, answer("Done.")]));
+  // As a history that was cut at its bound, which ends between a question and its answer.
+  talk.history.shift();
+  const [first] = talk.next();
+  expect(first).toEqual({ role: "user", content: "two" });
 });
 
 // Source: langchain-ai/langchain-google#1706, HKUDS/nanobot#5783

@@ -104,6 +104,11 @@ export const SOURCES: Readonly<Record<string, string>> = {
   "LibreChat-AI/agents#37": "Reasoning that was not sent back: Gemini 3 refused each tool result.",
   "RooCodeInc/Roo-Code#10307":
     "Reasoning that was not sent back: Gemini 3 refused each tool result.",
+  "OpenRouterTeam/ai-sdk-provider#423": "A signature was sent back apart from the text it signs.",
+  "BerriAI/litellm#16895": "A signature within an id was lost with the id.",
+  "zed-industries/zed#37021": "A question right after a tool's result: Mistral refuses it.",
+  "google-gemini/gemini-cli#11814": "Calls that follow no question: Gemini refuses them.",
+  "anthropics/claude-code#23390": "Text of white space alone: Anthropic refuses it.",
   "langchain-ai/langchain-google#1706": "Text beside calls was not sent back.",
   "HKUDS/nanobot#5783": "Text beside calls was not sent back.",
   "meilisearch/meilisearch#6327": "Content as a list of parts could not be read.",

@@ -6,6 +6,9 @@ const MADE_LENGTH = 9;
 /** Draws before a number is added: chance alone never needs a second one. */
 const DRAWS_MAX = 8;
 
+/** Longest id of a provider that is shown and stored; longer ones carry what is not for that. */
+const SHOWN_LENGTH_MAX = 256;
+
 interface CallIdsOptions {
   /** Ids of the calls of the thread, as far as they are known. */
   readonly taken: Iterable<string>;
@@ -13,6 +16,14 @@ interface CallIdsOptions {
   readonly isAll: boolean;
   /** Uniform in [0, 1). */
   readonly random: () => number;
+}
+
+/** The ids of one call. */
+export interface CallId {
+  /** By which frontends and tables know it. */
+  readonly id: string;
+  /** Under which it goes back to its provider, within the turn. */
+  readonly sentId: string;
 }
 
 export class CallIds {
@@ -27,13 +38,16 @@ export class CallIds {
   }
 
   /**
-   * The id of a new call: the provider's own where no other call can have it. Some providers count
-   * anew in each answer, or give all calls of an answer one id.
+   * The ids of a new call: the provider's own where no other call can have it. Some providers count
+   * anew in each answer, or give all calls of an answer one id. What goes back has only the calls
+   * that go along with it to be told from.
    */
-  take(providerId: string): string {
-    const id = this.isAll && !this.taken.has(providerId) ? providerId : this.make();
-    this.taken.add(id);
-    return id;
+  take(providerId: string): CallId {
+    const isFree = !this.taken.has(providerId);
+    const isShown = isFree && this.isAll && providerId.length <= SHOWN_LENGTH_MAX;
+    const id = isShown ? providerId : this.make();
+    this.taken.add(id).add(providerId);
+    return { id, sentId: isFree ? providerId : id };
   }
 
   private make(): string {

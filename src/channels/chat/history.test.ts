@@ -50,13 +50,30 @@ describe("a thread as it is sent to a model", () => {
 
   test("results behind a question that was asked meanwhile still belong to their answer", () => {
     const history = [asked("a"), { role: "user", content: "and?" } as const, result("a", "1")];
-    expect(toChatMessages(history).map(({ role }) => role)).toEqual(["assistant", "tool", "user"]);
+    const roles = toChatMessages([{ role: "user", content: "hi" }, ...history]).map(
+      ({ role }) => role,
+    );
+    expect(roles).toEqual(["user", "assistant", "tool", "assistant", "user"]);
+  });
+
+  test("begins with a question, whatever was cut before it", () => {
+    const history: HistoryMessage[] = [
+      asked("a"),
+      result("a", "1"),
+      { role: "user", content: "x" },
+    ];
+    expect(toChatMessages(history)).toEqual([{ role: "user", content: "x" }]);
+  });
+
+  test("an answer of nothing but spaces is none", () => {
+    expect(toChatMessages([{ role: "assistant", content: "\n\n" }])).toEqual([]);
   });
 
   test("ids that some provider does not take are the same other ones each time", () => {
-    const history = [asked("tool:0"), result("tool:0", "1")];
+    const question: HistoryMessage = { role: "user", content: "x" };
+    const history = [question, asked("tool:0"), result("tool:0", "1")];
     const first = toChatMessages(history);
-    expect(toChatMessages([...history, { role: "user", content: "x" }]).slice(0, 2)).toEqual(first);
+    expect(toChatMessages([...history, question]).slice(0, first.length)).toEqual(first);
     expect(JSON.stringify(first)).not.toContain("tool:0");
   });
 
@@ -78,7 +95,9 @@ describe("a thread as it is sent to a model", () => {
 
   test("whatever is stored, a strict provider takes it", () => {
     fc.assert(
-      fc.property(fc.array(anyMessage, { maxLength: 30, size: "max" }), (history) => {
+      fc.property(fc.array(anyMessage, { maxLength: 30, size: "max" }), (past) => {
+        // A turn answers a question, so that every history ends with one.
+        const history: HistoryMessage[] = [...past, { role: "user", content: "and now?" }];
         expect(historyFault(toChatMessages(history).map(record))).toBeNull();
       }),
       { numRuns: 1_000 },

@@ -23,24 +23,34 @@ interface StoredCall {
  */
 export function toChatMessages(history: readonly HistoryMessage[]): ChatMessage[] {
   const ids = new SentIds();
-  return history.flatMap((message, index) => {
+  const messages = history.flatMap((message, index): ChatMessage[] => {
     const content = wellFormed(message.content);
     switch (message.role) {
       case "user":
       case "system":
-        return [{ role: message.role, content }];
+        return [{ role: message.role, content: content.trim() === "" ? BLANK : content }];
       case "tool":
         // Sent behind the answer that asked for it, or not at all.
         return [];
       case "assistant": {
         const results = resultsAfter(history, index);
         const calls = (message.toolCalls ?? []).flatMap((call) => answered(call, results, ids));
-        const said: ChatMessage[] = content === "" ? [] : [{ role: "assistant", content }];
-        return calls.length === 0 ? said : [...sentCalls(null, calls), ...said];
+        const isSaid = content.trim() !== "";
+        if (calls.length === 0) return isSaid ? [{ role: "assistant", content }] : [];
+        // What tools said is answered, or some providers take no question after it.
+        const said = isSaid ? content : BROKE_OFF;
+        return [...sentCalls("", calls), { role: "assistant", content: said }];
       }
     }
   });
+  // A history that was cut may begin with an answer, which some providers refuse.
+  const first = messages.findIndex(({ role }) => role === "user" || role === "system");
+  return first < 0 ? messages : messages.slice(first);
 }
+
+/** What stands for a text of nothing but spaces, which some providers refuse. */
+const BLANK = "(no text)";
+const BROKE_OFF = "(This answer broke off here.)";
 
 /** Ids of calls that a turn over this history must not use again, as stored and as sent. */
 export function callIdsOf(
@@ -86,10 +96,14 @@ const ID = /^[A-Za-z0-9_-]{1,40}$/;
  */
 class SentIds {
   private readonly taken = new Set<string>();
+  /** How often an id was stored, so that the next of many is found at once. */
+  private readonly counts = new Map<string, number>();
 
   take(stored: string): string {
-    let id = ID.test(stored) ? stored : madeOf(stored, 0);
-    for (let nth = 1; this.taken.has(id); nth++) id = madeOf(stored, nth);
+    let nth = this.counts.get(stored) ?? 0;
+    let id = nth === 0 && ID.test(stored) ? stored : madeOf(stored, nth);
+    while (this.taken.has(id)) id = madeOf(stored, ++nth);
+    this.counts.set(stored, nth + 1);
     this.taken.add(id);
     return id;
   }

@@ -21,23 +21,29 @@ export interface CallToSend {
 
 /** One answer that called tools, followed by the results: each call answered once, in its order. */
 export function sentCalls(
-  content: string | null,
+  content: string,
   calls: readonly CallToSend[],
   state: ProviderState | null = null,
 ): ChatMessage[] {
   return [
-    { role: "assistant", content, ...state, tool_calls: calls.map(sentCall) },
+    { role: "assistant", content: saidOf(content), ...state, tool_calls: calls.map(sentCall) },
     ...calls.map(({ id, result }): ChatMessage => ({
       role: "tool",
       tool_call_id: id,
-      content: wellFormed(result),
+      content: result.trim() === "" ? NO_RESULT : wellFormed(result),
     })),
   ];
 }
 
+const NO_RESULT = "(no result)";
+
+/** A text of nothing but spaces says nothing, and some providers refuse it. */
+const saidOf = (content: string): string | null => (content.trim() === "" ? null : content);
+
 function sentCall({ argumentsText, extra, id, name }: CallToSend): SentCall {
   const call = { name: sentName(name), arguments: argumentsToSend(argumentsText) };
-  return { ...extra, id, type: "function", function: call };
+  const own = typeof extra?.["function"] === "object" ? extra["function"] : {};
+  return { ...extra, id, type: "function", function: { ...own, ...call } };
 }
 
 /** A name that a model made up may hold characters that no provider takes back. */

@@ -1,3 +1,4 @@
+import { utf8Bytes } from "../../core/bytes";
 import { wellFormed } from "../../core/wellFormed";
 import type { ChatDelta, ChatMessage, ProviderState, ToolCall } from "../../providers/chat";
 import { type CacheUse, sumUse } from "../../tools/cacheUse";
@@ -7,6 +8,7 @@ import { inputEvent, NOT_RUN, notRunEvents, outputEvent } from "./callEvents";
 import type { CallIds } from "./callIds";
 import type { ChatEvent } from "./events";
 import { sentCalls } from "./sentCalls";
+import { WholeCharacters } from "./wholeCharacters";
 
 /** What became of one tool call. */
 export type ToolOutcome = {
@@ -51,10 +53,24 @@ interface OpenCall {
   /** The provider's own id, by which its state may name the call. */
   readonly providerId: string;
   readonly id: string;
+  readonly sentId: string;
   readonly name: string;
   argumentsText: string;
+  /** Joins characters that came in two parts: no frame may hold half of one. */
+  readonly halves: WholeCharacters;
+  /** How much of the arguments has been told. */
+  toldChars: number;
   isInputShown: boolean;
 }
+
+/** Arguments up to so long are told part by part. */
+const TOLD_EACH_CHARS = 1_024;
+/** Longer ones are told by sixteenths: each event repeats all of them. */
+const TOLD_SHARE = 16;
+/** What a call costs its message beside its own texts. */
+const CALL_BYTES = 512;
+/** Calls of tools that there are not, after which the turn goes on without tools. */
+const UNKNOWN_MAX = 3;
 
 /** The tool calls of one turn: their events, limits and results. Each is shown once, and ended. */
 export class ToolTurn {
@@ -68,8 +84,9 @@ export class ToolTurn {
   cacheUse: CacheUse[] = [];
   /** True once a tool was asked for more often than a turn may: no more tools after that. */
   limitReached = false;
-  /** Characters of all arguments that the model wrote. */
-  inputChars = 0;
+  /** Bytes that all calls of the turn take in its message. */
+  inputBytes = 0;
+  private unknown = 0;
 
   constructor(ports: ToolPorts) {
     this.ports = ports;
@@ -83,9 +100,18 @@ export class ToolTurn {
     }
     const call = this.open.get(delta.index);
     if (call === undefined) return;
-    const inputTextDelta = delta.argumentsText;
-    call.argumentsText += inputTextDelta;
-    this.inputChars += inputTextDelta.length;
+    this.inputBytes += utf8Bytes(delta.argumentsText);
+    call.argumentsText += call.halves.push(delta.argumentsText);
+    const { length } = call.argumentsText;
+    const isDue = length <= TOLD_EACH_CHARS || length - call.toldChars >= length / TOLD_SHARE;
+    if (isDue) await this.tell(call);
+  }
+
+  /** Tells what was added to the arguments of a call since the last time. */
+  private async tell(call: OpenCall): Promise<void> {
+    const inputTextDelta = call.argumentsText.slice(call.toldChars);
+    if (inputTextDelta === "") return;
+    call.toldChars = call.argumentsText.length;
     await this.ports.say({
       type: "tool-input-delta",
       toolCallId: call.id,
@@ -102,28 +128,43 @@ export class ToolTurn {
     const outcomes = await Promise.all(
       begun.map(async ({ call, shown }) => await this.runOne({ ...call, id: shown.id }, shown)),
     );
-    const told = begun.map(({ call, shown: { id } }, i) => {
+    const told = begun.map(({ call, shown: { id, sentId } }, i) => {
       const { argumentsText, extra, name } = call;
       const result = outcomes[i]?.text ?? "";
       this.record({ id, name, argumentsText }, result);
-      return { id, name, argumentsText, result, ...(extra === undefined ? {} : { extra }) };
+      const own = extra === undefined ? {} : { extra };
+      return { id: sentId, name, argumentsText, result, ...own };
     });
-    const renamed = new Map(begun.map(({ shown: { id, providerId } }) => [providerId, id]));
-    return sentCalls(text === "" ? null : text, told, withIds(state, renamed));
+    const renamed = new Map<string, string>();
+    // Of two calls with one id it is the first that state names: it kept the id.
+    for (const { shown } of begun)
+      if (!renamed.has(shown.providerId)) renamed.set(shown.providerId, shown.sentId);
+    return sentCalls(text, told, withIds(state, renamed));
   }
 
   /** Ends the calls that were shown and will not run: their answer ended before them. */
   async closeOpen(): Promise<void> {
     for (const call of this.open.values()) {
       this.record(call, NOT_RUN);
+      if (!call.isInputShown) await this.tell(call);
       for (const event of notRunEvents(call, call.isInputShown)) await this.ports.say(event);
     }
     this.open.clear();
   }
 
   private async begin({ id: providerId, index, name }: BegunCall): Promise<OpenCall> {
-    const id = this.ports.ids.take(providerId);
-    const call = { providerId, id, name, argumentsText: "", isInputShown: false };
+    const ids = this.ports.ids.take(providerId);
+    const call: OpenCall = {
+      ...ids,
+      providerId,
+      name,
+      argumentsText: "",
+      halves: new WholeCharacters(),
+      toldChars: 0,
+      isInputShown: false,
+    };
+    const { id } = call;
+    this.inputBytes += CALL_BYTES + utf8Bytes(id) + utf8Bytes(name);
     this.open.set(index, call);
     const started = { toolCallId: id, toolName: name, state: "streaming" } as const;
     await this.ports.say({ type: "tool-input-start", ...started });
@@ -131,6 +172,7 @@ export class ToolTurn {
   }
 
   private async runOne(call: ToolCall, shown: OpenCall): Promise<ToolOutcome> {
+    await this.tell(shown);
     shown.isInputShown = true;
     await this.ports.say(inputEvent(call));
     const outcome = this.refusalOf(call) ?? (await this.ports.runTool(call, this.ports.bounds));
@@ -162,8 +204,11 @@ export class ToolTurn {
   /** Calls that are answered without running anything. */
   private refusalOf({ name, arguments: args }: ToolCall): ToolOutcome | null {
     // A model may call what it was told of earlier in the thread, or makes up.
-    if (!isToolId(name) || !this.ports.offered.has(name))
+    if (!isToolId(name) || !this.ports.offered.has(name)) {
+      this.unknown += 1;
+      this.limitReached ||= this.unknown > UNKNOWN_MAX;
       return failed("There is no tool of this name.");
+    }
     const used = (this.used.get(name) ?? 0) + 1;
     this.used.set(name, used);
     const { turnMax } = toolRow(name);

@@ -492,6 +492,109 @@ test("arguments without end are the end of the answer", async () => {
   expect(b.stored.filter((frame) => frame.includes("tool-input-delta"))).toHaveLength(4);
 });
 
+test("whatever a turn says fits into one document, counted in bytes", async () => {
+  const wide = "\u65e5".repeat(32 * 1_024);
+  const begun = (index: number): ChatDelta => ({
+    kind: "tool_call_start",
+    index,
+    id: `\u65e5${"x".repeat(240)}${index}`,
+    name: "n".repeat(256),
+  });
+  const args = (index: number): ChatDelta => ({
+    kind: "tool_call_delta",
+    index,
+    id: "",
+    argumentsText: wide,
+  });
+  const b = backend({
+    scripts: [
+      [
+        ...Array.from({ length: 6 }, (): ChatDelta => ({ kind: "reasoning", text: wide })),
+        ...Array.from({ length: 60 }, (_, index) => begun(index)),
+        ...Array.from({ length: 8 }, () => text(wide)),
+        ...Array.from({ length: 8 }, (_, index) => args(index)),
+        ending("completed"),
+      ],
+    ],
+  });
+  await runTurn(start(), b.ports);
+  const { content = "", reasoning = "", toolCalls = [] } = b.settled ?? {};
+  expect(Buffer.byteLength(JSON.stringify([content, reasoning, toolCalls]))).toBeLessThan(
+    900 * 1_024,
+  );
+  expect(content).not.toBe("");
+});
+
+test("arguments that come in many small parts are told in frames that stay few", async () => {
+  const long = { query: "x".repeat(20_000) };
+  const argumentsText = JSON.stringify(long);
+  const parts = argumentsText.match(/.{1,4}/g) ?? [];
+  const whole: ToolCall = {
+    index: 0,
+    id: "c",
+    name: "search_web",
+    argumentsText,
+    arguments: long,
+  };
+  const b = backend({
+    scripts: [
+      [
+        { kind: "tool_call_start", index: 0, id: "c", name: "search_web" },
+        ...parts.map((part): ChatDelta => ({
+          kind: "tool_call_delta",
+          index: 0,
+          id: "c",
+          argumentsText: part,
+        })),
+        ending("tool_calls", { toolCalls: [whole] }),
+      ],
+      [text("fine"), ending("completed")],
+    ],
+  });
+  await runTurn(start(), b.ports);
+  expect(b.settled).toMatchObject({ status: "completed", content: "fine" });
+  const deltas = seen(b.sent).flatMap(({ event }) =>
+    event.type === "tool-input-delta" ? [event as unknown as { inputTextDelta: string }] : [],
+  );
+  expect(deltas.map(({ inputTextDelta }) => inputTextDelta).join("")).toBe(argumentsText);
+  expect(deltas.length).toBeLessThan(500);
+});
+
+test("a character of an argument or a thought that is split over two deltas is one", async () => {
+  const part = (argumentsText: string): ChatDelta => ({
+    kind: "tool_call_delta",
+    index: 0,
+    id: "c",
+    argumentsText,
+  });
+  const b = backend({
+    scripts: [
+      [
+        { kind: "reasoning", text: "x\ud83e" },
+        { kind: "reasoning", text: "\uddedy" },
+        { kind: "tool_call_start", index: 0, id: "c", name: "search_web" },
+        part('{"query":"\ud83e'),
+        part('\udded"}'),
+        ending("length"),
+      ],
+    ],
+  });
+  await runTurn(start(), b.ports);
+  expect(b.settled?.reasoning).toBe("x🧭y");
+  expect(b.sent.join("")).not.toMatch(/\\ud[89a-f]/);
+  expect(b.settled?.toolCalls).toMatchObject([{ arguments: '{"query":"🧭"}' }]);
+});
+
+test("a model that keeps calling tools that there are not goes on without any", async () => {
+  const again = (): Script => [ending("tool_calls", { toolCalls: [call("no_such_tool")] })];
+  const b = backend({
+    scripts: [again(), again(), again(), again(), [text("fine"), ending("completed")]],
+  });
+  await runTurn(start({ cyclesMax: 10 }), b.ports);
+  expect(b.requests.map(({ toolChoice }) => toolChoice).at(-1)).toBe("none");
+  expect(b.settled?.status).toBe("completed");
+});
+
 test("a character split over two deltas is one, a half without its other is replaced", async () => {
   const b = backend({
     scripts: [[text("a\uD83E"), text("\uDDEDb"), text("\uDC00c\uD800"), ending("completed")]],

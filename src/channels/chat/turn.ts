@@ -1,6 +1,5 @@
 import { KIB, MIB, utf8Bytes } from "../../core/bytes";
 import { SECOND } from "../../core/time";
-import { wellFormed } from "../../core/wellFormed";
 import type { ErrorCode } from "../../errors/table";
 import type { ChatDelta, ChatEnding, ChatMessage, ChatUsage, ToolCall } from "../../providers/chat";
 import type { Io } from "../../providers/io";
@@ -99,11 +98,14 @@ export interface TurnPorts extends Pick<Io, "now" | "random" | "sleep"> {
   readonly send: (text: string) => void;
 }
 
-/** Longest text of one turn: a message is one document, and documents are bounded. */
+/**
+ * Longest text of one turn. A message is one document, of 1 MiB at most: text, calls and reasoning
+ * are bounded in bytes, and each may be longer by one part.
+ */
 const TURN_TEXT_BYTES_MAX = 256 * KIB;
-/** Arguments of all tool calls of a turn, which are in the same document. */
-const TURN_ARGUMENTS_CHARS_MAX = 64 * KIB;
-const TURN_REASONING_CHARS_MAX = 64 * KIB;
+/** Tool calls of a turn, with their arguments, ids and names. */
+const TURN_CALLS_BYTES_MAX = 64 * KIB;
+const TURN_REASONING_BYTES_MAX = 64 * KIB;
 /** Frames of one turn in all: they are read again as a whole when a worker dies. */
 const TURN_FRAMES_BYTES_MAX = 4 * MIB;
 /** Characters of one frame: a chunk holds whole frames, and each may be six times that as JSON. */
@@ -141,6 +143,8 @@ class Turn {
   private answerAt = 0;
   private textBytes = 0;
   private reasoning = "";
+  private reasoningBytes = 0;
+  private readonly thoughtHalves = new WholeCharacters();
   private usage: ChatUsage | null = null;
   private usageIsWhole = true;
   private firstTokenMs: number | null = null;
@@ -258,6 +262,7 @@ class Turn {
     for (;;) {
       const next = await deltas.next();
       if (next.done === true) {
+        await this.think(this.thoughtHalves.flush());
         await this.say(this.halves.flush());
         return this.streamEnded(next.value);
       }
@@ -278,7 +283,7 @@ class Turn {
         await this.say(this.halves.push(delta.text));
         return;
       case "reasoning":
-        await this.think(wellFormed(delta.text));
+        await this.think(this.thoughtHalves.push(delta.text));
         return;
       case "tool_call_start":
       case "tool_call_delta":
@@ -292,7 +297,10 @@ class Turn {
 
   private async think(reasoning: string): Promise<void> {
     for (const content of pieces(reasoning, FRAME_CHARS_MAX)) {
-      if (this.reasoning.length < TURN_REASONING_CHARS_MAX) this.reasoning += content;
+      if (this.reasoningBytes < TURN_REASONING_BYTES_MAX) {
+        this.reasoning += content;
+        this.reasoningBytes += utf8Bytes(content);
+      }
       await this.recorder.say({ type: "reasoning", content });
     }
   }
@@ -310,7 +318,7 @@ class Turn {
   private isTooLong(): boolean {
     return (
       this.textBytes >= TURN_TEXT_BYTES_MAX ||
-      this.tools.inputChars >= TURN_ARGUMENTS_CHARS_MAX ||
+      this.tools.inputBytes >= TURN_CALLS_BYTES_MAX ||
       this.recorder.saidBytes >= TURN_FRAMES_BYTES_MAX
     );
   }

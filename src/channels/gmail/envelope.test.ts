@@ -45,6 +45,40 @@ describe("a push envelope", () => {
     );
   });
 
+  test.each([
+    ["9007199254740992"],
+    ["9007199254740993"],
+    ["12345678901234567891"],
+    ["18446744073709551615"],
+  ])("keeps each digit of the number %s", (digits) => {
+    for (const text of [
+      `{"emailAddress":"dana@example.com","historyId":${digits}}`,
+      `{ "historyId" : ${digits} , "emailAddress" : "dana@example.com" }`,
+      `{"historyId":\n${digits}\n,"emailAddress":"dana@example.com"}`,
+    ])
+      expect(readNotification(envelope(btoa(text)))).toEqual({
+        emailAddress: "dana@example.com",
+        historyId: digits,
+      });
+  });
+
+  test("takes no number from inside a text", () => {
+    const emailAddress = '"historyId":9007199254740993,@example.com';
+    expect(readNotification(envelope(json({ emailAddress, historyId: 7 })))).toEqual({
+      emailAddress: emailAddress.toLowerCase(),
+      historyId: "7",
+    });
+  });
+
+  test.each(["007", "12345678901234567890123", "9007199254740993.5", "9e15 ", "9e30", "-7"])(
+    "refuses the number %s or takes it as JSON does",
+    (digits) => {
+      const text = `{"emailAddress":"dana@example.com","historyId":${digits}}`;
+      const expected = digits === "9e15 " ? undefined : "invalid_request";
+      expect(refusalOf(envelope(btoa(text)))?.code).toBe(expected);
+    },
+  );
+
   test("takes base64url, with and without padding", () => {
     // These values encode to both characters in which the two alphabets differ.
     const data = json({ ...NOTIFICATION, more: "~~~???>>>" });
@@ -106,7 +140,7 @@ describe("a push envelope", () => {
       "message.data.emailAddress",
     ],
     [envelope(json({ emailAddress: "dana@example.com" })), "message.data.historyId"],
-    ...["", "x", "-1", "1.5", "0", "1e3", "99999999999999999999999", 0, -1, 1.5, 2 ** 53].map(
+    ...["", "x", "-1", "1.5", "0", "1e3", "99999999999999999999999", 0, -1, 1.5, 2 ** 70].map(
       (historyId) =>
         [envelope(json({ ...NOTIFICATION, historyId })), "message.data.historyId"] as const,
     ),

@@ -48,12 +48,19 @@ export function readNotification(body: unknown): GmailNotification {
   return { emailAddress: notification.emailAddress.toLowerCase(), historyId };
 }
 
+/**
+ * A history id that is written as a number. It has 64 bits, of which a parsed number would lose some,
+ * so it is read as text. Inside a text of JSON there are no such quotes.
+ */
+const HISTORY_NUMBER = /("historyId"\s*:\s*)([1-9]\d{0,19})(?=\s*[,}])/g;
+
 function decodeJson(data: string): unknown {
   try {
     // atob forgives absent padding but knows only the classic alphabet.
     const binary = atob(data.replaceAll("-", "+").replaceAll("_", "/"));
     const bytes = Uint8Array.from(binary, (character) => character.charCodeAt(0));
-    return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+    const text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+    return JSON.parse(text.replace(HISTORY_NUMBER, '$1"$2"'));
   } catch {
     throw refuse("message.data", "Expected base64 of a JSON object");
   }

@@ -194,6 +194,31 @@ describe("when the keys cannot be fetched", () => {
     expect(sleptMs).toBe(5 * SECOND);
   });
 
+  test.each([
+    ["before the token came, and ends after", -50, 50, "upstream_unavailable"],
+    ["before the token came, and has ended", -50, -1, "upstream_unavailable"],
+    ["as the token came", 0, 50, "forbidden"],
+    ["after the token came", 1, 50, "forbidden"],
+  ])("an attempt of another that began %s", async (_name, begunMs, endedMs, expected) => {
+    const begun: StoredKeys = { ...FRESH, attemptedAtMs: NOW_MS + begunMs };
+    let sleptMs = 0;
+    // What was asked for before may have been answered before the key was published.
+    const source: KeySource = {
+      ...sourceOf(null, null).source,
+      read: async () => (sleptMs < endedMs ? begun : { ...begun, fetchedAtMs: NOW_MS + endedMs }),
+      beginRefresh: async () => false,
+      sleep: async (ms) => {
+        sleptMs += ms;
+      },
+    };
+    expect(await lookUp(source, "k9")).toBe(expected);
+    sleptMs = 0;
+    expect(await waitOf(source, "k9")).toBe(
+      expected === "forbidden" ? undefined : MINUTE + begunMs,
+    );
+    expect(await lookUp(source, "k1")).toBe("k1");
+  });
+
   test("an attempt that failed is stored, and is not waited for by others", async () => {
     const { source, calls } = sourceOf(null, null);
     expect(await lookUp(source, "k1")).toBe("upstream_unavailable");

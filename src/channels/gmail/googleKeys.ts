@@ -45,7 +45,8 @@ const REFRESH_LOOK_MS = SECOND / 10;
 const FRESH_MIN_MS = 5 * MINUTE;
 const FRESH_MAX_MS = 24 * HOUR;
 const KEYS_MAX = 20;
-const KEY_ID_LENGTH_MAX = 256;
+/** Ids that are longer are neither kept nor looked for. */
+export const KEY_ID_LENGTH_MAX = 256;
 /** Base64url of an 8,192-bit modulus, and some room. */
 const MODULUS_LENGTH_MAX = 1_400;
 
@@ -69,7 +70,9 @@ export async function findKey(source: KeySource, kid: string, nowMs: number): Pr
     throw unavailable(COULD_NOT_FETCH, gapLeftMs(theirs, nowMs));
   const key = pick(theirs.keys, kid);
   if (key !== undefined) return key;
-  if (theirs.fetchedAtMs >= nowMs) return refuse();
+  // What was asked for before the token came may have been answered before its key was published,
+  // however late the answer. Where clocks differ and this errs, the sender only comes once more.
+  if (theirs.attemptedAtMs >= nowMs) return refuse();
   throw unavailable(NOT_KNOWN_YET, gapLeftMs(theirs, nowMs));
 }
 
