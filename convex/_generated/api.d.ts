@@ -47,6 +47,7 @@ import type * as model_gmailHistory from "../model/gmailHistory.js";
 import type * as model_googleKeys from "../model/googleKeys.js";
 import type * as model_guardTables from "../model/guardTables.js";
 import type * as model_inbox from "../model/inbox.js";
+import type * as model_inboxRuns from "../model/inboxRuns.js";
 import type * as model_integrationTables from "../model/integrationTables.js";
 import type * as model_limits from "../model/limits.js";
 import type * as model_messages from "../model/messages.js";
@@ -147,6 +148,7 @@ declare const fullApi: ApiFromModules<{
   "model/googleKeys": typeof model_googleKeys;
   "model/guardTables": typeof model_guardTables;
   "model/inbox": typeof model_inbox;
+  "model/inboxRuns": typeof model_inboxRuns;
   "model/integrationTables": typeof model_integrationTables;
   "model/limits": typeof model_limits;
   "model/messages": typeof model_messages;

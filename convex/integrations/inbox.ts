@@ -5,12 +5,13 @@ import { fullJitterMs } from "../../src/core/backoff";
 import { AppError, errorData } from "../../src/errors/appError";
 import { log } from "../../src/log/log";
 import { internal } from "../_generated/api";
-import type { Doc } from "../_generated/dataModel";
+import type { Doc, Id } from "../_generated/dataModel";
 import type { MutationCtx } from "../_generated/server";
 import { type Batch, newBatch, takeBatch } from "../model/batch";
 import { internalMutation, internalQuery } from "../model/functionBoundaries";
 import * as GmailHistory from "../model/gmailHistory";
 import * as Inbox from "../model/inbox";
+import { JOBS_PER_RUN, scheduleRun } from "../model/inboxRuns";
 import type { InboxEvent } from "../model/integrationTables";
 import * as WhatsappMessages from "../model/whatsappMessages";
 
@@ -23,21 +24,30 @@ const job = v.object({
 });
 
 /**
- * One attempt at each job. The effect is a nested transaction: when it fails it alone is rolled
- * back, and the failure and the next attempt are recorded in the transaction around it.
+ * One attempt at each job, of many at the first, and at the rest in runs behind this one. The effect
+ * is a nested transaction: when it fails it alone is rolled back, and the failure and the next
+ * attempt are recorded in the transaction around it.
  */
 export const processJobs = internalMutation({
-  args: { jobs: v.array(job) },
+  args: {
+    jobs: v.array(job),
+    /** The part of a large delivery whose turn comes after these jobs. */
+    nextId: v.optional(v.id("webhookInbox")),
+  },
   returns: v.null(),
-  handler: async (ctx, { jobs }) => {
+  handler: async (ctx, { jobs, nextId }) => {
     const nowMs = Date.now();
-    for (const { id, attempts } of jobs) {
+    const rest = jobs.slice(JOBS_PER_RUN);
+    if (rest.length > 0) await scheduleRun(ctx, rest, nextId);
+    else await startPart(ctx, nextId);
+    for (const { id, attempts } of jobs.slice(0, JOBS_PER_RUN)) {
       const row = await Inbox.load(ctx, id);
       if (row?.state !== "queued" || row.attempts !== attempts || row.event === null) continue;
       try {
-        await apply(ctx, row.event, row.receivedAtMs);
+        await apply(ctx, row, row.event);
       } catch (error) {
         await fail(ctx, row, { errorCode: errorData(error).code, nowMs });
+        await startPart(ctx, partBehind(row, row.event));
         continue;
       }
       await Inbox.finish(ctx, row, nowMs);
@@ -84,9 +94,7 @@ export const requeueDeadLetter = internalMutation({
     if (row?.state !== "dead_letter")
       throw new AppError("not_found", { detail: "No dead letter has this id" });
     await Inbox.revive(ctx, row, Date.now());
-    await ctx.scheduler.runAfter(0, internal.integrations.inbox.processJobs, {
-      jobs: [{ id, attempts: 0 }],
-    });
+    await scheduleRun(ctx, [{ id, attempts: 0 }]);
     return null;
   },
 });
@@ -109,7 +117,19 @@ export const cleanupExpired = internalMutation({
   },
 });
 
-async function apply(ctx: MutationCtx, event: InboxEvent, receivedAtMs: number): Promise<void> {
+async function startPart(ctx: MutationCtx, id: Id<"webhookInbox"> | undefined): Promise<void> {
+  if (id !== undefined) await scheduleRun(ctx, [{ id, attempts: 0 }]);
+}
+
+/**
+ * The part whose turn comes after the first attempt at this one, whatever came of that: one that is
+ * tried again later, or is dead, holds up no other.
+ */
+const partBehind = (row: Doc<"webhookInbox">, event: InboxEvent) =>
+  event.type === "whatsapp_part" && row.attempts === 0 ? event.nextId : undefined;
+
+async function apply(ctx: MutationCtx, row: Doc<"webhookInbox">, event: InboxEvent): Promise<void> {
+  const { receivedAtMs } = row;
   if (event.type === "gmail_history") {
     const { emailAddress, historyId } = event;
     const args = { notification: { emailAddress, historyId }, receivedAtMs };
@@ -117,8 +137,11 @@ async function apply(ctx: MutationCtx, event: InboxEvent, receivedAtMs: number):
     return;
   }
   if (event.type === "whatsapp_part") {
-    const { events } = event;
-    await ctx.runMutation(internal.integrations.whatsapp.applyPart, { events, receivedAtMs });
+    const nextId = partBehind(row, event);
+    await ctx.runMutation(internal.integrations.whatsapp.applyPart, {
+      ...{ events: event.events, receivedAtMs },
+      ...(nextId === undefined ? {} : { nextId }),
+    });
     return;
   }
   await ctx.runMutation(internal.integrations.whatsapp.applyEvent, { event, receivedAtMs });
@@ -164,9 +187,7 @@ async function rescueOverdue(ctx: MutationCtx, nowMs: number, batch: Batch): Pro
   const rows = await takeBatch(Inbox.overdue(ctx, nowMs), batch);
   for (const row of rows) {
     await Inbox.postpone(ctx, row, nowMs);
-    await ctx.scheduler.runAfter(0, internal.integrations.inbox.processJobs, {
-      jobs: [{ id: row._id, attempts: row.attempts }],
-    });
+    await scheduleRun(ctx, [{ id: row._id, attempts: row.attempts }]);
   }
   if (rows.length > 0) log.event("webhook_jobs_rescued", { count: rows.length });
   return rows.length;

@@ -2,7 +2,7 @@ import { convexTest } from "convex-test";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import type { MessageEvent, StatusReport } from "../../src/channels/whatsapp/event";
 import type { MessageStatus } from "../../src/channels/whatsapp/status";
-import { DAY, SECOND } from "../../src/core/time";
+import { DAY, MINUTE, SECOND } from "../../src/core/time";
 import { internal } from "../_generated/api";
 import schema from "../schema";
 
@@ -133,15 +133,96 @@ describe("accepting a delivery", () => {
 describe("accepting a delivery in parts", () => {
   const PARTS = [[message("m1"), report("s1", "sent", 10)], [message("m2")]];
 
-  test("stores a row and a schedule for each, and one claim", async () => {
+  /** Parts of one message each: p0, p1, … */
+  const partsOf = (count: number) =>
+    Array.from({ length: count }, (_, index) => [message(`p${index}`)]);
+
+  const waiting = async (t: Backend) =>
+    (await stored(t)).scheduled.filter(({ state }) => state.kind === "pending");
+
+  /** The messages stored. */
+  const idsOf = async (t: Backend) =>
+    (await stored(t)).messages.map(({ messageId }) => messageId).sort();
+
+  test("stores a row for each, one claim, and a schedule for the first two", async () => {
     const t = backend();
-    expect(await acceptParts(t, "k", PARTS)).toMatchObject({ kind: "accepted" });
+    expect(await acceptParts(t, "k", partsOf(7))).toMatchObject({ kind: "accepted" });
     const { inbox, claims, scheduled } = await stored(t);
-    expect(inbox.map(({ state, event }) => [state, event])).toEqual(
-      PARTS.map((events) => ["queued", { type: "whatsapp_part", events }]),
-    );
+    const events = inbox.map(({ event }) => event?.type === "whatsapp_part" && event.events);
+    expect(events).toHaveLength(7);
+    expect(events).toEqual(expect.arrayContaining(partsOf(7)));
+    expect(inbox.every(({ state, attempts }) => state === "queued" && attempts === 0)).toBe(true);
     expect(claims).toMatchObject([{ scope: "whatsapp_delivery", key: "k" }]);
     expect(scheduled).toHaveLength(2);
+  });
+
+  test("has no more waiting at any time than two runs, and loses nothing", async () => {
+    const t = backend();
+    const parts = Array.from({ length: 5 }, (_, part) =>
+      Array.from({ length: 50 }, (__, index) => message(`m${part}-${index}`)),
+    );
+    await acceptParts(t, "k", parts);
+    let most = 0;
+    for (let run = 0; run < 100; run++) {
+      const { length } = await waiting(t);
+      if (length === 0) break;
+      most = Math.max(most, length);
+      vi.advanceTimersByTime(0);
+      await t.finishInProgressScheduledFunctions();
+    }
+    expect(most).toBe(2);
+    expect(await waiting(t)).toEqual([]);
+    expect(await idsOf(t)).toHaveLength(250);
+    expect((await stored(t)).inbox.every(({ state }) => state === "done")).toBe(true);
+  });
+
+  test("goes on behind a part that is all known, and behind one that fails for good", async () => {
+    vi.stubEnv("WEBHOOK_JOB_ATTEMPTS_MAX", "1");
+    const t = backend();
+    await accept(t, [message("p2")]);
+    const claim = { scope: "whatsapp_message", key: "p4", firstSeenAt: 0, expiresAt: START_MS * 2 };
+    await t.run(async (ctx) => {
+      for (let copy = 0; copy < 2; copy++) await ctx.db.insert("idempotencyKeys", claim);
+    });
+    await acceptParts(t, "k", partsOf(9));
+    await settle(t);
+    expect(await idsOf(t)).toEqual(["p0", "p1", "p2", "p3", "p5", "p6", "p7", "p8"]);
+    expect((await stored(t)).inbox.filter(({ state }) => state !== "done")).toMatchObject([
+      { state: "dead_letter", event: { events: [{ messageId: "p4" }] } },
+    ]);
+  });
+
+  test("goes on behind a part that is tried again later, and starts no part twice", async () => {
+    const t = backend();
+    const claim = { scope: "whatsapp_message", key: "p0", firstSeenAt: 0, expiresAt: START_MS * 2 };
+    const copies = await t.run(async (ctx) => [
+      await ctx.db.insert("idempotencyKeys", claim),
+      await ctx.db.insert("idempotencyKeys", claim),
+    ]);
+    await acceptParts(t, "k", partsOf(5));
+    for (let run = 0; run < 20; run++) {
+      vi.advanceTimersByTime(0);
+      await t.finishInProgressScheduledFunctions();
+    }
+    expect(await idsOf(t)).toEqual(["p1", "p2", "p3", "p4"]);
+    for (const id of copies) await t.run((ctx) => ctx.db.delete("idempotencyKeys", id));
+    await settle(t);
+    expect(await idsOf(t)).toEqual(["p0", "p1", "p2", "p3", "p4"]);
+    // Each part has had one run, each event another, and the first part one more.
+    expect((await stored(t)).scheduled).toHaveLength(5 + 5 + 1);
+  });
+
+  test("whose lanes were lost is taken up again part by part by the cleanup", async () => {
+    const t = backend();
+    await acceptParts(t, "k", partsOf(9));
+    for (const { _id } of await waiting(t)) await t.run((ctx) => ctx.scheduler.cancel(_id));
+    vi.setSystemTime(START_MS + 10 * MINUTE + 1);
+    const clean = () => t.mutation(internal.integrations.inbox.cleanupExpired, {});
+    // The first of each lane brings the others with it, one after another.
+    expect(await clean()).toMatchObject({ rescued: 2 });
+    await settle(t);
+    expect(await idsOf(t)).toHaveLength(9);
+    expect((await stored(t)).inbox.every(({ state }) => state === "done")).toBe(true);
   });
 
   test("claims and stores each event when its part's turn comes, as received when the whole was", async () => {

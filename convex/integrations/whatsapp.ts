@@ -2,8 +2,7 @@ import { v } from "convex/values";
 import { claimKey, type MessageEvent, type WhatsappEvent } from "../../src/channels/whatsapp/event";
 import { byClaim } from "../../src/channels/whatsapp/parts";
 import { joinStatus, NO_STATUS } from "../../src/channels/whatsapp/status";
-import { DAY } from "../../src/core/time";
-import { internal } from "../_generated/api";
+import { DAY, SECOND } from "../../src/core/time";
 import type { Doc, Id } from "../_generated/dataModel";
 import type { MutationCtx } from "../_generated/server";
 import * as Claims from "../model/claims";
@@ -11,6 +10,7 @@ import { pageOf } from "../model/creationPages";
 import * as Duplicates from "../model/duplicates";
 import { internalMutation, internalQuery } from "../model/functionBoundaries";
 import * as Inbox from "../model/inbox";
+import { type Job, JOBS_PER_RUN, scheduleRun } from "../model/inboxRuns";
 import { whatsappEvent } from "../model/integrationTables";
 import { acceptance, type Acceptance, countAccepted, takeLimits } from "../model/webhookAdmission";
 import * as WhatsappMessages from "../model/whatsappMessages";
@@ -19,8 +19,13 @@ const ROUTE = "whatsapp_webhook";
 /** Claims of large deliveries as a whole. */
 const DELIVERY_SCOPE = "whatsapp_delivery";
 const CLAIM_TTL_MS = 3 * DAY;
-/** Jobs of one scheduled run, so that its nested transactions stay within one second. */
-const JOBS_PER_RUN = 20;
+/** Parts of a large delivery that are worked on at a time, so that other work has its turns. */
+const LANES = 2;
+/**
+ * A part is due so much after the one before it in its lane, which is longer than it takes: of a
+ * lane that was lost the cleanup finds the first part alone, which brings the others with it.
+ */
+const PART_TURN_MS = 10 * SECOND;
 
 const received = {
   addressKey: v.optional(v.string()),
@@ -47,7 +52,9 @@ export const accept = internalMutation({
     }
     const taken = await takeLimits(ctx, { route: ROUTE, addressKey, leaveOut }, nowMs);
     if (taken.kind === "refused") return taken;
-    await storeEach(ctx, fresh, { nowMs });
+    const jobs = await storeEach(ctx, fresh, { nowMs });
+    for (let first = 0; first < jobs.length; first += JOBS_PER_RUN)
+      await scheduleRun(ctx, jobs.slice(first, first + JOBS_PER_RUN));
     await countAccepted(ctx, { route: ROUTE, receivedAtMs });
     return taken;
   },
@@ -55,7 +62,8 @@ export const accept = internalMutation({
 
 /**
  * Accepts a delivery of more events than one transaction claims, in parts: one claim of the whole,
- * an inbox row for each part, and the limits as for any one delivery. What of it is new is found
+ * an inbox row for each part, and the limits as for any one delivery. A few parts are scheduled, each
+ * of which schedules the one behind it, because other work would wait behind them all. What of it is new is found
  * out by its parts, so a delivery whose events all came before, one by one, is no duplicate here:
  * it is accepted, and changes nothing.
  */
@@ -72,10 +80,8 @@ export const acceptParts = internalMutation({
     const taken = await takeLimits(ctx, { route: ROUTE, addressKey, leaveOut }, nowMs);
     if (taken.kind === "refused") return taken;
     await Claims.put(ctx, { ...claim, ttlMs: CLAIM_TTL_MS }, nowMs);
-    for (const events of parts) {
-      const id = await Inbox.enqueue(ctx, { type: "whatsapp_part", events }, { nowMs });
-      await schedule(ctx, [{ id, attempts: 0 }]);
-    }
+    for (const id of await storeLanes(ctx, parts, nowMs))
+      await scheduleRun(ctx, [{ id, attempts: 0 }]);
     await countAccepted(ctx, { route: ROUTE, receivedAtMs });
     return taken;
   },
@@ -86,12 +92,19 @@ export const acceptParts = internalMutation({
  * the events that are new. A part that fails leaves none of them, and is tried again.
  */
 export const applyPart = internalMutation({
-  args: { events: v.array(whatsappEvent), receivedAtMs: v.number() },
+  args: {
+    events: v.array(whatsappEvent),
+    receivedAtMs: v.number(),
+    /** The part that is started behind these events. */
+    nextId: v.optional(v.id("webhookInbox")),
+  },
   returns: v.null(),
-  handler: async (ctx, { events, receivedAtMs }) => {
+  handler: async (ctx, { events, nextId, receivedAtMs }) => {
     const nowMs = Date.now();
     const fresh = await unclaimed(ctx, events, nowMs);
-    await storeEach(ctx, fresh, { nowMs, receivedAtMs });
+    const jobs = await storeEach(ctx, fresh, { nowMs, receivedAtMs });
+    if (jobs.length > 0) await scheduleRun(ctx, jobs, nextId);
+    else if (nextId !== undefined) await scheduleRun(ctx, [{ id: nextId, attempts: 0 }]);
     return null;
   },
 });
@@ -154,28 +167,36 @@ async function unclaimed(
   return fresh;
 }
 
-/** Claims and stores events that are new, and schedules their processing. */
+/** Claims and stores events that are new. The caller schedules their processing. */
 async function storeEach(
   ctx: MutationCtx,
   events: readonly WhatsappEvent[],
   at: { readonly nowMs: number; readonly receivedAtMs?: number },
-): Promise<void> {
-  const jobs = [];
+): Promise<Job[]> {
+  const jobs: Job[] = [];
   for (const event of events) {
     await Claims.put(ctx, { ...claimKey(event), ttlMs: CLAIM_TTL_MS }, at.nowMs);
     jobs.push({ id: await Inbox.enqueue(ctx, event, at), attempts: 0 });
   }
-  for (let first = 0; first < jobs.length; first += JOBS_PER_RUN)
-    await schedule(ctx, jobs.slice(first, first + JOBS_PER_RUN));
+  return jobs;
 }
 
-interface Job {
-  readonly id: Id<"webhookInbox">;
-  readonly attempts: number;
-}
-
-async function schedule(ctx: MutationCtx, jobs: Job[]): Promise<void> {
-  await ctx.scheduler.runAfter(0, internal.integrations.inbox.processJobs, { jobs });
+/** Stores parts, each of which names the one behind it in its lane. Returns the first of each lane. */
+async function storeLanes(
+  ctx: MutationCtx,
+  parts: readonly WhatsappEvent[][],
+  nowMs: number,
+): Promise<Id<"webhookInbox">[]> {
+  const firstIds = new Map<number, Id<"webhookInbox">>();
+  // The last part first, so that the one before it can name it.
+  for (const [index, events] of [...parts.entries()].toReversed()) {
+    const nextId = firstIds.get(index % LANES);
+    const next = nextId === undefined ? {} : { nextId };
+    const dueAtMs = nowMs + Math.floor(index / LANES) * PART_TURN_MS;
+    const part = { type: "whatsapp_part" as const, events, ...next };
+    firstIds.set(index % LANES, await Inbox.enqueue(ctx, part, { nowMs, dueAtMs }));
+  }
+  return [...firstIds.values()];
 }
 
 interface Received<Type extends WhatsappEvent["type"]> {

@@ -11,20 +11,27 @@ const DEAD_LETTER_RETENTION_MS = 30 * DAY;
 /** A job this long overdue has lost its scheduled attempt. */
 const OVERDUE_MS = 10 * MINUTE;
 
+interface Times {
+  readonly nowMs: number;
+  readonly receivedAtMs?: number;
+  readonly dueAtMs?: number;
+}
+
 /**
- * Stores an accepted event as a job due now. The caller schedules its first attempt. An event of a
- * delivery that was stored in parts was received when the delivery was.
+ * Stores an accepted event as a job that is due now, or later where its turn comes later. The caller
+ * schedules its first attempt. An event of a delivery that was stored in parts was received when the
+ * delivery was.
  */
 export async function enqueue(
   ctx: MutationCtx,
   event: InboxEvent,
-  { nowMs, receivedAtMs = nowMs }: { readonly nowMs: number; readonly receivedAtMs?: number },
+  { nowMs, receivedAtMs = nowMs, dueAtMs = nowMs }: Times,
 ): Promise<Id<"webhookInbox">> {
   return await ctx.db.insert("webhookInbox", {
     state: "queued",
     event,
     attempts: 0,
-    dueAtMs: nowMs,
+    dueAtMs,
     lastErrorCode: null,
     receivedAtMs,
   });

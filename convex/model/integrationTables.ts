@@ -47,8 +47,13 @@ export const gmailNotification = v.object({ emailAddress: v.string(), historyId:
 /** What an inbox row asks to be done. */
 export const inboxEvent = v.union(
   whatsappEvent,
-  // A part of a large delivery: its events get rows of their own when this one's turn comes.
-  v.object({ type: v.literal("whatsapp_part"), events: v.array(whatsappEvent) }),
+  // A part of a large delivery: its events get rows of their own when this one's turn comes, and
+  // then it is the next part's turn. The last part of a lane has none behind it.
+  v.object({
+    type: v.literal("whatsapp_part"),
+    events: v.array(whatsappEvent),
+    nextId: v.optional(v.id("webhookInbox")),
+  }),
   v.object({ type: v.literal("gmail_history"), ...gmailNotification.fields }),
 );
 export type InboxEvent = Infer<typeof inboxEvent>;

@@ -74,8 +74,8 @@ export const GmailPushBody = z.looseObject({
   message: z.looseObject({ data: z.string().min(1) }),
 });
 
-/** Meta's webhook envelope; entries are read by their channel. */
-export const WhatsappBody = z.looseObject({ entry: z.array(z.unknown()).default([]) });
+/** Meta's webhook envelope; entries are read by their channel, which takes null for none. */
+export const WhatsappBody = z.looseObject({ entry: z.array(z.unknown()).nullish() });
 
 /** Optional here: the channel answers each absence as Meta's own guide has it. */
 export const WhatsappVerifyQuery = z.looseObject({

@@ -2,13 +2,14 @@
 import { randomUUID } from "node:crypto";
 import { api } from "../../convex/_generated/api";
 import type { ErrorCode } from "../../src/errors/table";
+import { SECOND } from "../../src/core/time";
 import { WriteConflict } from "../../src/host/database";
 import type { RouteId, RouteRow } from "../../src/http/routes";
 import { at, testSite } from "../../src/http/testSite";
 import { clientOf } from "../e2e/backend";
 import { postChat } from "../e2e/sse";
 import type { WireAnswer } from "../e2e/wire";
-import { handshake, type Surface } from "./surface";
+import { GOOGLE, handshake, type Surface } from "./surface";
 
 interface Refused {
   readonly surface: Surface;
@@ -75,7 +76,7 @@ export const REFUSALS: Readonly<Partial<Record<ErrorCode, Recipe>>> = {
     await surface.ask(id, { headers });
     return await surface.ask(id, { headers });
   },
-  upstream_unavailable: async ({ id, surface: { ask, backend } }) => {
+  upstream_unavailable: async ({ id, surface: { ask, backend, nowMs } }) => {
     const open = id === "gmailPush" ? ["google_certs"] : CHAT_ROUTES;
     const setState = (state: string) =>
       Promise.all(
@@ -83,7 +84,7 @@ export const REFUSALS: Readonly<Partial<Record<ErrorCode, Recipe>>> = {
       );
     await setState("forced_open");
     const answer = await ask(id, {
-      ...(id === "gmailPush" ? { headers: { "x-pubsub-token": "", ...GOOGLE_TOKEN } } : {}),
+      ...(id === "gmailPush" ? { headers: { "x-pubsub-token": "", ...googleToken(nowMs()) } } : {}),
     });
     await setState("closed");
     return answer;
@@ -102,12 +103,22 @@ export const REFUSALS: Readonly<Partial<Record<ErrorCode, Recipe>>> = {
 
 const CHAT_ROUTES = ["openrouter_chat_primary", "openrouter_chat_secondary"];
 
-/** Signed by a key of Google's that nobody has seen. */
-const GOOGLE_TOKEN = {
-  authorization: `Bearer ${[{ alg: "RS256", kid: "unknown" }, { iss: "accounts.google.com" }]
-    .map((part) => Buffer.from(JSON.stringify(part)).toString("base64url"))
-    .join(".")}.c2lnbmF0dXJl`,
-};
+/** A token that says the right things, signed by a key of Google's that nothing has seen. */
+function googleToken(nowMs: number): { readonly authorization: string } {
+  const nowSeconds = Math.floor(nowMs / SECOND);
+  const claims = {
+    iss: "https://accounts.google.com",
+    aud: GOOGLE.GMAIL_PUSH_AUDIENCE,
+    email: GOOGLE.GMAIL_PUSH_SERVICE_ACCOUNT,
+    email_verified: true,
+    iat: nowSeconds,
+    exp: nowSeconds + 3_600,
+  };
+  const parts = [{ alg: "RS256", kid: "unknown" }, claims].map((part) =>
+    Buffer.from(JSON.stringify(part)).toString("base64url"),
+  );
+  return { authorization: `Bearer ${parts.join(".")}.c2lnbmF0dXJl` };
+}
 
 /** Settings with which a route's first guard cannot judge. */
 function unguarded({ auth, cors }: RouteRow): Record<string, string> {

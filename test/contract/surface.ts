@@ -26,6 +26,8 @@ export interface Surface {
   readonly ask: (id: RouteId, more?: Ask) => Promise<WireAnswer>;
   /** Sets variables until `restore`. */
   readonly set: (variables: Readonly<Record<string, string>>) => Promise<void>;
+  /** The clock of the backend, in epoch milliseconds. */
+  readonly nowMs: () => number;
   /** What every commit fails with until `restore`. */
   readonly failCommits: (failure: Error) => void;
   /** Takes back what a test set, and makes limits whole by moving the clock on. */
@@ -33,7 +35,7 @@ export interface Surface {
 }
 
 /** Whose pushes are accepted besides those with the shared token. */
-const GOOGLE = {
+export const GOOGLE = {
   GMAIL_PUSH_AUDIENCE: "https://ballast.example/api/gmail/push",
   GMAIL_PUSH_SERVICE_ACCOUNT: "push@ballast.example",
 };
@@ -64,6 +66,7 @@ export async function openSurface(): Promise<Surface> {
     lastEventId: String(frames.length),
     good,
     ask: (id, more = {}) => sendTo(backend, routeRow(id), { ...good(id), ...more }),
+    nowMs: () => Date.now() + aheadMs,
     set: setEnv,
     failCommits: (error) => {
       failure = error;

@@ -21,8 +21,46 @@ describe("bounding data", () => {
   });
 
   test("never keeps a list of nothing, which would say that there was nothing", () => {
-    const value = { items: [{ name: "x".repeat(100) }] };
-    expect(boundData(value, 50)).toEqual({ json: null, truncated: true });
+    const value = { items: [1234567, { name: "x".repeat(100) }] };
+    expect(boundData({ items: [{ n: 1234567890 }] }, 20)).toEqual({ json: null, truncated: true });
+    const { json, truncated } = boundData(value, 40);
+    expect([json, truncated]).toEqual([`{"items":[1234567,{"name":"${"x".repeat(9)}"}]}`, true]);
+  });
+
+  test("keeps what is small beside what is large, wherever it stands", () => {
+    const large = "x".repeat(9_000);
+    const order = { catalog_id: "1", product_items: [{ name: large, sku: "a" }, { sku: "b" }] };
+    const kept = parsed(boundData({ order, referral: { source_id: "7" } }).json) as {
+      order: { product_items: { name?: string; sku: string }[] };
+    };
+    expect(kept).toMatchObject({ referral: { source_id: "7" }, order: { catalog_id: "1" } });
+    const [first, second, ...more] = kept.order.product_items;
+    expect(more).toEqual([]);
+    expect(second).toEqual({ sku: "b" });
+    expect(first?.sku).toBe("a");
+    expect(large.startsWith(first?.name ?? "-")).toBe(true);
+  });
+
+  test("keeps the beginning of a long text, in whole characters, and no half of a short one", () => {
+    const { json } = boundData({ id: "7", text: "🦀".repeat(50) }, 60);
+    expect(parsed(json)).toEqual({ id: "7", text: "🦀".repeat(10) });
+    expect(utf8Bytes(json ?? "")).toBe(60);
+    // Escapes are one character for a reader, and are not cut either.
+    expect(parsed(boundData({ text: "\n".repeat(50) }, 30).json)).toEqual({ text: "\n".repeat(9) });
+    const ids = Object.fromEntries(Array.from("abcdefghij", (key) => [key, key.repeat(20)]));
+    const whole = Object.fromEntries(Object.entries(ids).slice(0, 7));
+    expect(boundData(ids, 200)).toEqual({ json: JSON.stringify(whole), truncated: true });
+  });
+
+  test("keeps the fields in their order, the first of two that are equally large", () => {
+    const value = { z: "x".repeat(30), __proto__x: 1, y: "x".repeat(30), b: true };
+    expect(boundData(value, 66).json).toBe(`{"z":"${"x".repeat(30)}","__proto__x":1,"b":true}`);
+  });
+
+  test("has a key that every object has as any other", () => {
+    const value = parsed(`{"__proto__":{"a":1},"text":"${"x".repeat(200)}"}`) as object;
+    const { json } = boundData(value as Record<string, unknown>, 40);
+    expect(json).toBe('{"__proto__":{"a":1},"text":"xxxxxxxxx"}');
   });
 
   test("measures a list with all that is in it, and takes nothing out of its items", () => {
@@ -52,6 +90,7 @@ describe("bounding data", () => {
         if (!truncated) expect(json).toBe(JSON.stringify(value));
         else expect(utf8Bytes(JSON.stringify(value))).toBeGreaterThan(bytesMax);
         expect(() => parsed(json)).not.toThrow();
+        expect(boundData(value, bytesMax)).toEqual({ json, truncated });
       }),
     );
   });

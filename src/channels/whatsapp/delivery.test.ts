@@ -107,7 +107,7 @@ describe("other kinds", () => {
     expect(await messageOf(odd)).toEqual({
       type: "message",
       messageId: "wamid.ODD01",
-      from: null,
+      from: "7",
       fromUserId: null,
       phoneNumberId: "300000000000001",
       kind: "unknown",
@@ -115,17 +115,86 @@ describe("other kinds", () => {
       textTruncated: false,
       mediaId: null,
       contextId: null,
-      dataJson: '{"text":"x","image":[]}',
+      dataJson: '{"timestamp":{},"text":"x","image":[]}',
       sentAtMs: NOW_MS,
     });
   });
 
-  test.each(["", "x", "-1", "1.5", "99999999999999", "1e400"])(
-    "the timestamp %j is replaced by the time of receipt",
-    async (timestamp) => {
-      expect((await messageOf({ ...TEXT_MESSAGE, timestamp })).sentAtMs).toBe(NOW_MS);
-    },
-  );
+  test.each([
+    ["the body of a text", { text: { body: 123 } }, { text: { body: 123 } }],
+    ["an object as body", { text: { body: { a: 1 } } }, { text: { body: { a: 1 } } }],
+    ["a list as body", { text: { body: ["a"] } }, { text: { body: ["a"] } }],
+    [
+      "a text beside a picture",
+      { type: "image", image: { id: "1" }, text: { body: "beside" } },
+      { image: { id: "1" }, text: { body: "beside" } },
+    ],
+    ["a sender of another form", { from: { wa_id: "1" } }, { from: { wa_id: "1" } }],
+    ["a sender of half a character", { from: "1\ud800" }, { from: "1\ud800" }],
+    ["a sender beyond the bound", { from: "1".repeat(300) }, { from: "1".repeat(300) }],
+    ["a negative sender", { from: -1 }, { from: -1 }],
+    ["a user id of another form", { from_user_id: [1] }, { from_user_id: [1] }],
+    ["an id beyond the bound", { id: "x".repeat(300) }, { id: "x".repeat(300) }],
+    ["a number as kind", { type: 7 }, { type: 7 }],
+    ["a list as kind", { type: ["text"] }, { type: ["text"] }],
+    ["a time of another form", { timestamp: "0x10" }, { timestamp: "0x10" }],
+    [
+      "who wrote what is answered",
+      { context: { id: "wamid.A", from: "1" } },
+      { context: { id: "wamid.A", from: "1" } },
+    ],
+  ])("%s is kept as data where no column took it", async (_name, changed, data) => {
+    const { dataJson } = await messageOf({ ...TEXT_MESSAGE, ...changed });
+    expect(JSON.parse(dataJson ?? "null")).toEqual(data);
+  });
+
+  test.each([
+    ["a number as sender", { from: 18765550123 }, { from: "18765550123" }],
+    ["a plain answer", { context: { id: "wamid.A" } }, { contextId: "wamid.A" }],
+    ["null", { from_user_id: null, context: null, type: null }, { kind: "unknown" }],
+    [
+      "an id that is a column's",
+      { id: "wamid.A", context: { id: "wamid.A" } },
+      { contextId: "wamid.A" },
+    ],
+  ])("%s needs no data", async (_name, changed, columns) => {
+    const message = await messageOf({ ...TEXT_MESSAGE, ...changed });
+    expect(message).toMatchObject(columns);
+    expect(message).not.toHaveProperty("dataJson");
+  });
+
+  test("an edit that does not fit leaves out the text that its column has", async () => {
+    const body = "é".repeat(4_096);
+    const message = { type: "text", text: { body } };
+    const edit = { original_message_id: "wamid.A", message };
+    const read = await messageOf({ ...TEXT_MESSAGE, text: undefined, type: "edit", edit });
+    expect(read).toMatchObject({ text: body, textTruncated: false });
+    expect(JSON.parse(read.dataJson ?? "null")).toEqual({
+      edit: { original_message_id: "wamid.A", message: { type: "text", text: {} } },
+    });
+    expect(read).not.toHaveProperty("dataTruncated");
+  });
+
+  test.each([
+    ...["", "x", "-1", "1.5", "99999999999999", "1e400", "  ", " 1", "0x10", "1e9", "١"],
+    ...[-1, 1.5, NOW_MS, String(NOW_MS), NOW_MS / 1000 + 86_401, null, [1]],
+  ])("the timestamp %j is replaced by the time of receipt", async (timestamp) => {
+    expect((await messageOf({ ...TEXT_MESSAGE, timestamp })).sentAtMs).toBe(NOW_MS);
+  });
+});
+
+test.each([1_790_000_000, "1790000000", "001790000000"])(
+  "the timestamp %j is WhatsApp's",
+  async (timestamp) => {
+    const { sentAtMs } = await messageOf({ ...TEXT_MESSAGE, timestamp });
+    expect(sentAtMs).toBe(1_790_000_000_000);
+  },
+);
+
+test("a clock that is a day ahead is believed, and no more", async () => {
+  const ahead = NOW_MS / 1000 + 86_400;
+  const timestamp = String(ahead);
+  expect((await messageOf({ ...TEXT_MESSAGE, timestamp })).sentAtMs).toBe(ahead * 1000);
 });
 
 test("a message with the id of the one it is about has its own row all the same", async () => {
@@ -136,7 +205,7 @@ test("a message with the id of the one it is about has its own row all the same"
 });
 
 describe("a message without a usable id", () => {
-  test.each([[undefined], [""], [7], ["x".repeat(257)]])(
+  test.each([[undefined], [""], [7], ["x".repeat(257)], ["wamid.S\ud800"], ["\udc00"]])(
     "such as %j is known by its digest, the same at every delivery",
     async (id) => {
       const message = { ...TEXT_MESSAGE, id };
@@ -147,6 +216,14 @@ describe("a message without a usable id", () => {
       expect(other.messageId).not.toBe(first.messageId);
     },
   );
+});
+
+test("ids that differ in half a character stay two messages, and name no third", async () => {
+  const ids = ["wamid.S\ud800", "wamid.S\udbff"];
+  const messages = ids.map((id) => ({ ...TEXT_MESSAGE, id, context: { id } }));
+  const events = await eventsOf(delivery({ messages }));
+  expect(new Set(events.map(({ messageId }) => messageId)).size).toBe(2);
+  expect(events).toMatchObject([{ contextId: null }, { contextId: null }]);
 });
 
 describe("a delivery", () => {
@@ -185,17 +262,71 @@ describe("a delivery", () => {
   test.each([
     [null, ""],
     [[], ""],
+    ["x", ""],
     [{ entry: {} }, "entry"],
-    [{ entry: [7] }, "entry.0"],
-    [{ entry: [{ changes: "x" }] }, "entry.0.changes"],
-    [{ entry: [{ changes: [{ field: "messages" }] }] }, "entry.0.changes.0.value"],
-    [delivery({ messages: {} }), "entry.0.changes.0.value.messages"],
-    [delivery({ messages: ["x"] }), "entry.0.changes.0.value.messages.0"],
-    [delivery({ statuses: [null] }), "entry.0.changes.0.value.statuses.0"],
+    [{ entry: 7 }, "entry"],
   ])("with a broken frame %j is refused at %j", async (body, path) => {
     const refusal = await refusalOf(body);
     expect(refusal?.code).toBe("invalid_request");
     expect(refusal?.issues?.[0]?.path).toBe(path);
+  });
+
+  const SENT = status("sent", 1);
+  test.each<[string, unknown, { messages?: number; statuses?: number; ignored: number }]>([
+    ["no entries", { entry: null }, { ignored: 0 }],
+    ["a number as entry", { entry: [7] }, { ignored: 1 }],
+    [
+      "null beside an entry",
+      { entry: [null, { changes: [change({ messages: [TEXT_MESSAGE] })] }] },
+      { messages: 1, ignored: 1 },
+    ],
+    ["a text as changes", { entry: [{ changes: "x" }] }, { ignored: 1 }],
+    ["null as changes", { entry: [{ changes: null }] }, { ignored: 1 }],
+    ["null as change", { entry: [{ changes: [null] }] }, { ignored: 1 }],
+    ["no value", { entry: [{ changes: [{ field: "messages" }] }] }, { ignored: 1 }],
+    [
+      "null as value beside another",
+      {
+        entry: [
+          { changes: [{ field: "messages", value: null }, change({ messages: [TEXT_MESSAGE] })] },
+        ],
+      },
+      { messages: 1, ignored: 1 },
+    ],
+    [
+      "an object as messages",
+      delivery({ messages: {}, statuses: [SENT] }),
+      { statuses: 1, ignored: 1 },
+    ],
+    [
+      "null as messages",
+      delivery({ messages: null, statuses: [SENT] }),
+      { statuses: 1, ignored: 1 },
+    ],
+    ["null as message", delivery({ messages: [null, TEXT_MESSAGE] }), { messages: 1, ignored: 1 }],
+    ["a text as message", delivery({ messages: ["x", TEXT_MESSAGE] }), { messages: 1, ignored: 1 }],
+    ["a list as message", delivery({ messages: [[1], TEXT_MESSAGE] }), { messages: 1, ignored: 1 }],
+    [
+      "null as statuses",
+      delivery({ messages: [TEXT_MESSAGE], statuses: null }),
+      { messages: 1, ignored: 1 },
+    ],
+    ["null as status", delivery({ statuses: [null, SENT] }), { statuses: 1, ignored: 1 }],
+    ["a text as status", delivery({ statuses: ["sent", SENT] }), { statuses: 1, ignored: 1 }],
+  ])("with %s holds the rest all the same", async (_name, body, expected) => {
+    const { events, ignored } = await readDelivery(body, NOW_MS);
+    const count = (type: string) => events.filter((event) => event.type === type).length;
+    expect({ messages: count("message"), statuses: count("status"), ignored }).toEqual({
+      messages: 0,
+      statuses: 0,
+      ...expected,
+    });
+  });
+
+  test("whose list of contacts has an odd item knows the sender from the other", async () => {
+    const message = { ...TEXT_MESSAGE, from: undefined };
+    const body = delivery({ contacts: [null, { wa_id: 18765550123 }], messages: [message] });
+    expect(await eventsOf(body)).toMatchObject([{ from: "18765550123" }]);
   });
 
   test("of any JSON at all is read or refused as invalid_request", async () => {
@@ -243,10 +374,31 @@ describe("a status report", () => {
     ["131026", 131026],
     ["", null],
     ["1e3", null],
+    [1.5, null],
     [null, null],
   ])("with the failure code %j has %j", async (code, errorCode) => {
     const failed = status("failed", 1, { errors: [{ code }] });
     expect(await eventsOf(delivery({ statuses: [failed] }))).toMatchObject([{ errorCode }]);
+  });
+
+  test.each([
+    [[null, { code: 5 }], 5],
+    [["x", { code: null }, { code: "6" }, { code: 7 }], 6],
+    [[], null],
+    [{ code: 5 }, null],
+  ])("with the errors %j has %j", async (errors, errorCode) => {
+    const failed = status("failed", 1, { errors });
+    expect(await eventsOf(delivery({ statuses: [failed] }))).toMatchObject([{ errorCode }]);
+  });
+
+  test("for a number that is no text is for its digits", async () => {
+    const body = delivery({ statuses: [status("read", 1, { recipient_id: 18765550123 })] });
+    expect(await eventsOf(body)).toMatchObject([{ recipient: "18765550123" }]);
+  });
+
+  test("of half a character joins nothing", async () => {
+    const statuses = [status("read", 1, { id: "wamid.S\ud800" })];
+    expect(await readDelivery(delivery({ statuses }), NOW_MS)).toEqual({ events: [], ignored: 1 });
   });
 
   test("with an unknown word or without a message joins nothing and is ignored", async () => {

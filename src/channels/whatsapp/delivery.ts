@@ -1,109 +1,72 @@
 import * as z from "zod";
+import { DAY, SECOND } from "../../core/time";
 import { AppError } from "../../errors/appError";
 import { parseContract } from "../../http/validate";
-import { parsePart } from "../contract";
 import { toHex } from "../signature/hmac";
-import { bounded, contentOf, type Fields, ID_LENGTH_MAX, textAt } from "./content";
+import { contentOf, ID_LENGTH_MAX } from "./content";
 import type { MessageEvent, StatusReport, WhatsappEvent } from "./event";
+import {
+  asObject,
+  bounded,
+  type Fields,
+  firstOf,
+  listAt,
+  objectAt,
+  partyAt,
+  textAt,
+  valueAt,
+} from "./fields";
+import { dataOf } from "./rest";
 import { type MessageStatus, STATUS_LADDER } from "./status";
 
 /** Longest phone number or business-scoped user id: a country, a dot and 128 characters, or so. */
 const PARTY_LENGTH_MAX = 256;
 const KIND_LENGTH_MAX = 64;
-/** Latest instant that a Date can hold, in seconds. */
-const TIMESTAMP_SECONDS_MAX = 8_640_000_000_000;
+/** How far WhatsApp's clock may be ahead of ours. */
+const CLOCK_AHEAD_MAX_MS = DAY;
 /**
- * Messages and reports of one delivery. Meta batches 1,000; 3 MiB hold about ten thousand reports
- * as Meta writes them, and what is stored of so many fits into one transaction.
+ * Messages and reports of one delivery. Meta batches 1,000, and 3 MiB hold about 9,500 reports with
+ * price and conversation as Meta writes them. What is stored of so many takes one transaction well
+ * less than the second of computing that it has.
  */
-export const DELIVERY_EVENTS_MAX = 40_000;
+export const DELIVERY_EVENTS_MAX = 15_000;
 
-// A field of an unexpected form counts as absent: one odd message must not make Meta redeliver its
-// whole batch for a week. Only the frame that holds the messages has to be right.
-const textField = z.string().optional().catch(undefined);
-
-/** Read field by field as it is found: its kinds are many, and what they hold is kept as it came. */
-const Message = z.looseObject({});
-
-/** Documented as a number, and written as text in some of the reference's examples. */
-const errorCode = z
-  .union([
-    z.number(),
-    z
-      .string()
-      .regex(/^\d{1,9}$/)
-      .transform(Number),
-  ])
-  .optional()
-  .catch(undefined);
-
-const Status = z.looseObject({
-  id: textField,
-  status: textField,
-  timestamp: z.unknown().optional(),
-  recipient_id: textField,
-  recipient_user_id: textField,
-  errors: z
-    .array(z.looseObject({ code: errorCode }))
-    .optional()
-    .catch(undefined),
-  type: textField,
-});
-
-const Value = z.looseObject({
-  metadata: z.looseObject({ phone_number_id: textField }).optional().catch(undefined),
-  contacts: z
-    .array(z.looseObject({ wa_id: textField, user_id: textField }))
-    .optional()
-    .catch(undefined),
-  // One by one when their turn comes: copies of thousands at once would fill a small heap.
-  messages: z.array(z.unknown()).default([]),
-  statuses: z.array(z.unknown()).default([]),
-});
-type Value = z.infer<typeof Value>;
-
-const Delivery = z.looseObject({
-  entry: z
-    .array(
-      z.looseObject({
-        changes: z
-          .array(z.looseObject({ field: textField, value: z.unknown().optional() }))
-          .default([]),
-      }),
-    )
-    .default([]),
-});
+/** Only the frame has to be right: one odd item must not make Meta repeat the rest for a week. */
+const Delivery = z.looseObject({ entry: z.array(z.unknown()).nullish() });
 
 export interface ReadDelivery {
   readonly events: readonly WhatsappEvent[];
-  /** Changes of other fields (account updates, echoes) and reports without a use: not stored. */
+  /**
+   * Not stored: changes of other fields (account updates, echoes), reports without a use, and what
+   * stands in the place of an entry, change, list, message or report and is none.
+   */
   readonly ignored: number;
 }
 
 /**
- * Reads a Cloud API delivery into the events that are stored. Unknown fields, kinds and changes
- * are tolerated. Throws `invalid_request` where the frame is not one that Meta sends, and
- * `payload_too_large` for more events than one delivery may have.
+ * Reads a Cloud API delivery into the events that are stored. Unknown fields, kinds and changes,
+ * and items of an unexpected form, are tolerated. Throws `invalid_request` where the body is no
+ * object or its entries no list, and `payload_too_large` for more events than one delivery may have.
  */
 export async function readDelivery(body: unknown, receivedAtMs: number): Promise<ReadDelivery> {
   const { entry } = parseContract(Delivery, body);
   const events: WhatsappEvent[] = [];
-  let ignored = 0;
+  const ignored = { count: 0 };
   let held = 0;
-  for (const { field, value, path } of changesOf(entry)) {
-    if (field !== "messages") {
-      ignored += 1;
-      continue;
-    }
-    const part = { ...parsePart(Value, value, path), path };
-    held += part.messages.length + part.statuses.length;
+  for (const value of valuesOf(entry ?? [], ignored)) {
+    const messages = itemsOf(value, "messages", ignored);
+    const statuses = itemsOf(value, "statuses", ignored);
+    held += messages.length + statuses.length;
     if (held > DELIVERY_EVENTS_MAX) throw tooMany();
-    for (const event of await readValue(part, receivedAtMs)) {
-      if (event === null) ignored += 1;
-      else events.push(event);
+    for (const raw of objectsOf(messages, ignored))
+      events.push(await readMessage(raw, value, receivedAtMs));
+    for (const raw of objectsOf(statuses, ignored)) {
+      const report = readStatus(raw, receivedAtMs);
+      if (report === null) ignored.count += 1;
+      else events.push(report);
     }
   }
-  return { events, ignored };
+  return { events, ignored: ignored.count };
 }
 
 const tooMany = (): AppError =>
@@ -111,54 +74,59 @@ const tooMany = (): AppError =>
     detail: `A delivery may hold at most ${DELIVERY_EVENTS_MAX} messages and reports.`,
   });
 
-const changesOf = (entries: z.infer<typeof Delivery>["entry"]) =>
-  entries.flatMap(({ changes }, entry) =>
-    changes.map(({ field, value }, change) => ({
-      field,
-      value,
-      path: ["entry", String(entry), "changes", String(change), "value"],
-    })),
-  );
-
-interface ValueAt extends Value {
-  readonly path: readonly string[];
+interface Ignored {
+  count: number;
 }
 
-async function readValue(
-  value: ValueAt,
-  receivedAtMs: number,
-): Promise<readonly (WhatsappEvent | null)[]> {
-  const found: (WhatsappEvent | null)[] = [];
-  for (const [index, raw] of value.messages.entries()) {
-    const message = parsePart(Message, raw, [...value.path, "messages", String(index)]);
-    found.push(await readMessage(message, value, receivedAtMs));
+/** The values of the changes that hold messages and reports. */
+function* valuesOf(entries: readonly unknown[], ignored: Ignored): Generator<Fields> {
+  for (const entry of objectsOf(entries, ignored)) {
+    for (const change of objectsOf(itemsOf(entry, "changes", ignored), ignored)) {
+      const value = objectAt(change, "value");
+      if (valueAt(change, "field") === "messages" && value !== undefined) yield value;
+      else ignored.count += 1;
+    }
   }
-  for (const [index, raw] of value.statuses.entries()) {
-    const status = parsePart(Status, raw, [...value.path, "statuses", String(index)]);
-    found.push(readStatus(status, receivedAtMs));
+}
+
+/** The list at a key, which may be absent. */
+function itemsOf(fields: Fields, key: string, ignored: Ignored): readonly unknown[] {
+  const list = listAt(fields, key);
+  if (list === undefined && valueAt(fields, key) !== undefined) ignored.count += 1;
+  return list ?? [];
+}
+
+function* objectsOf(items: readonly unknown[], ignored: Ignored): Generator<Fields> {
+  for (const item of items) {
+    const object = asObject(item);
+    if (object === undefined) ignored.count += 1;
+    else yield object;
   }
-  return found;
 }
 
 async function readMessage(
   message: Fields,
-  value: Value,
+  value: Fields,
   receivedAtMs: number,
 ): Promise<MessageEvent> {
   const sender = onlyContact(value);
-  const fromUserId = textAt(message, "from_user_id") ?? sender?.user_id;
-  const from = textAt(message, "from") ?? sender?.wa_id ?? fromUserId;
+  const fromUserId = partyAt(message, "from_user_id") ?? partyAt(sender, "user_id");
+  const from = partyAt(message, "from") ?? partyAt(sender, "wa_id") ?? fromUserId;
   const content = contentOf(message);
-  return {
+  const columns = {
     type: "message",
     messageId: await idOf(message, content.contextId),
     from: bounded(from, PARTY_LENGTH_MAX),
     fromUserId: bounded(fromUserId, PARTY_LENGTH_MAX),
-    phoneNumberId: bounded(value.metadata?.phone_number_id, PARTY_LENGTH_MAX),
+    phoneNumberId: bounded(
+      partyAt(objectAt(value, "metadata"), "phone_number_id"),
+      PARTY_LENGTH_MAX,
+    ),
     kind: bounded(textAt(message, "type"), KIND_LENGTH_MAX) ?? "unknown",
     ...content,
-    sentAtMs: millisecondsOf(message["timestamp"]) ?? receivedAtMs,
-  };
+    sentAtMs: millisecondsOf(valueAt(message, "timestamp"), receivedAtMs) ?? receivedAtMs,
+  } as const;
+  return { ...columns, ...dataOf(message, columns) };
 }
 
 /**
@@ -173,35 +141,54 @@ async function idOf(message: Fields, contextId: string | null): Promise<string> 
   return `sha256:${toHex(new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)))}`;
 }
 
-function readStatus(status: z.infer<typeof Status>, receivedAtMs: number): StatusReport | null {
-  const messageId = usableId(status.id);
+function readStatus(report: Fields, receivedAtMs: number): StatusReport | null {
+  const messageId = usableId(textAt(report, "id"));
+  const status = textAt(report, "status");
   // Without the message it speaks of, or with a word that is on no ladder, a report joins nothing. A
   // payment can fail as well, and is none of a message's delivery.
-  if (messageId === null || !isMessageStatus(status.status) || status.type === "payment")
+  if (messageId === null || !isMessageStatus(status) || textAt(report, "type") === "payment")
     return null;
+  const recipient = partyAt(report, "recipient_id") ?? partyAt(report, "recipient_user_id");
   return {
     type: "status",
     messageId,
-    status: status.status,
-    atMs: millisecondsOf(status.timestamp) ?? receivedAtMs,
-    errorCode: status.status === "failed" ? (status.errors?.[0]?.code ?? null) : null,
-    recipient: bounded(status.recipient_id ?? status.recipient_user_id, PARTY_LENGTH_MAX),
+    status,
+    atMs: millisecondsOf(valueAt(report, "timestamp"), receivedAtMs) ?? receivedAtMs,
+    errorCode: status === "failed" ? errorCodeOf(report) : null,
+    recipient: bounded(recipient, PARTY_LENGTH_MAX),
   };
 }
 
 const isMessageStatus = (word: string | undefined): word is MessageStatus =>
   STATUS_LADDER.some((status) => status === word);
 
+/** The first code given. Documented as a number, and text in some of the reference's examples. */
+function errorCodeOf(report: Fields): number | null {
+  const codes = (listAt(report, "errors") ?? []).map((error) => valueAt(asObject(error), "code"));
+  return firstOf(codes, (code) => wholeNumberOf(code, /^\d{1,9}$/)) ?? null;
+}
+
 /** The sender of a message that names none: certain only where one contact is listed. */
-const onlyContact = ({ contacts }: Value) => (contacts?.length === 1 ? contacts[0] : undefined);
+function onlyContact(value: Fields): Fields | undefined {
+  const contacts = (listAt(value, "contacts") ?? []).map(asObject).filter((item) => item);
+  return contacts.length === 1 ? contacts[0] : undefined;
+}
 
 const usableId = (id: string | undefined): string | null => bounded(id, ID_LENGTH_MAX);
 
-/** Unix seconds, as text or number, in milliseconds; null for anything else. */
-function millisecondsOf(timestamp: unknown): number | null {
-  if (typeof timestamp !== "number" && typeof timestamp !== "string") return null;
-  if (timestamp === "") return null;
-  const seconds = Number(timestamp);
-  const inRange = Number.isSafeInteger(seconds) && seconds >= 0 && seconds <= TIMESTAMP_SECONDS_MAX;
-  return inRange ? seconds * 1000 : null;
+/**
+ * Unix seconds, as text or number, in milliseconds; null for anything else, and for what is further
+ * ahead than clocks are, such as a time in another unit.
+ */
+function millisecondsOf(timestamp: unknown, receivedAtMs: number): number | null {
+  const seconds = wholeNumberOf(timestamp, /^\d{1,12}$/);
+  if (seconds === undefined || seconds < 0) return null;
+  const milliseconds = seconds * SECOND;
+  return milliseconds > receivedAtMs + CLOCK_AHEAD_MAX_MS ? null : milliseconds;
+}
+
+/** A whole number, or the number that a text of this form spells. */
+function wholeNumberOf(value: unknown, spelling: RegExp): number | undefined {
+  if (typeof value === "string") return spelling.test(value) ? Number(value) : undefined;
+  return typeof value === "number" && Number.isSafeInteger(value) ? value : undefined;
 }

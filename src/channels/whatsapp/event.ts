@@ -24,10 +24,11 @@ export interface MessageEvent {
   readonly contextId: string | null;
   /**
    * JSON text of what these fields do not hold: the kind's own data under the kind's name, and what
-   * stands beside it, such as a referral. Absent where there is nothing, or nothing whole fits.
+   * stands beside it, such as a referral, a sender or time of an unexpected form. Absent where there is nothing, or
+   * nothing fits.
    */
   readonly dataJson?: string;
-  /** True where not all of that data fits. Absent otherwise. */
+  /** True where a part of that data was left out or cut, because not all fits. Absent otherwise. */
   readonly dataTruncated?: boolean;
   /** WhatsApp's clock, in epoch milliseconds; the time of receipt where it gave none. */
   readonly sentAtMs: number;

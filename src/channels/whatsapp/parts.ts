@@ -15,8 +15,7 @@ export const PART_EVENTS_MAX = 100;
 export const PART_BYTES_MAX = 32 * KIB;
 /**
  * Bytes of all parts: with what the rows add, below the 16 MiB that a transaction may write and be
- * given, in fewer parts than it may schedule. A body of 3 MiB comes to less, unless the names in it
- * are made to fill it.
+ * given. A body of 3 MiB comes to less, unless the names in it are made to fill it.
  */
 export const DELIVERY_BYTES_MAX = 9 * MIB;
 
@@ -42,14 +41,16 @@ export async function planOf(events: readonly WhatsappEvent[]): Promise<Plan> {
   return { kind: "parts", key: await digestOf([...named.keys()]), parts: partsOf(distinct) };
 }
 
-/** The events by scope and key of their claims: a delivery may name one twice. */
-export const byClaim = (events: readonly WhatsappEvent[]): Map<string, WhatsappEvent> =>
-  new Map(
-    events.map((event) => {
-      const { scope, key } = claimKey(event);
-      return [`${scope} ${key}`, event];
-    }),
-  );
+/** The events by scope and key of their claims, of those with one claim the first. */
+export function byClaim(events: readonly WhatsappEvent[]): Map<string, WhatsappEvent> {
+  const named = new Map<string, WhatsappEvent>();
+  for (const event of events) {
+    const { scope, key } = claimKey(event);
+    const name = `${scope} ${key}`;
+    if (!named.has(name)) named.set(name, event);
+  }
+  return named;
+}
 
 function partsOf(events: readonly WhatsappEvent[]): WhatsappEvent[][] {
   const parts: WhatsappEvent[][] = [];
