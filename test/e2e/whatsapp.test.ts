@@ -234,14 +234,9 @@ describe("what Meta did not sign", () => {
   });
 
   test("is told apart from a signed body that is no delivery", async () => {
-    const answers = await Promise.all(
-      ["{", '"text"', "[]", '{"entry":1}', '{"entry":[{"changes":[{"field":"messages"}]}]}'].map(
-        post,
-      ),
-    );
+    const answers = await Promise.all(["{", '"text"', "[]", '{"entry":1}'].map(post));
     expect(answers.map(refusal)).toEqual([
       [400, "invalid_json"],
-      [400, "invalid_request"],
       [400, "invalid_request"],
       [400, "invalid_request"],
       [400, "invalid_request"],
