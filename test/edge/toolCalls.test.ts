@@ -321,9 +321,11 @@ describe("an old answer stands in, marked as degraded, when", () => {
   });
 
   test("the first attempt failed: the next one is not waited for", async () => {
-    set({ TOOL_JOB_MAX_ATTEMPTS: "2" });
+    set({ TOOL_JOB_MAX_ATTEMPTS: "2", TOOL_JOB_RETRY_BASE_MS: "60000" });
     answers = down;
     const t = await withOldAnswer();
+    // A pause that chance makes short would be over before the look at the job.
+    vi.spyOn(Math, "random").mockReturnValue(0.99);
     const { call, calls } = turn(t);
     expect(await call()).toMatchObject({ degraded: true });
     expect(calls).not.toContain("toolJobs:get");
