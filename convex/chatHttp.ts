@@ -105,8 +105,8 @@ async function replay(
 ): Promise<Response> {
   // The first look decides between a stream and a problem response.
   let page = await ctx.runQuery(internal.chatTurns.read, { userId, streamId, afterId });
-  // An id is sent once its frame is stored, so nobody has a later one of this stream. Waiting for it
-  // would pass over all frames until then without a word.
+  // An id is sent once its frame is stored, so no client can have a later one of this stream.
+  // Waiting for it would silently skip all frames until then.
   if (afterId > page.newestId) throw notOfThisStream();
   // Nothing will ever follow what this client has seen: 204 tells an event source to stop.
   if (page.ended && page.frames.length === 0) return new Response(null, { status: 204, headers });

@@ -47,7 +47,7 @@ test("help says the flags and every exit code; a mistake is one line and exit co
   expect(await said(dir, "--only", "19")).toEqual({
     code: 2,
     out: [],
-    errors: ["--only 19 is none of 20.19, 22, 24, 26. See npm run test:nodes -- --help."],
+    errors: ["--only 19 is not one of 20.19, 22, 24, 26. See npm run test:nodes -- --help."],
   });
 });
 

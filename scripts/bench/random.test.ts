@@ -32,7 +32,7 @@ test("seeds that differ draw other numbers, where they are beyond 32 bits as wel
   expect(new Set(seeds.map(begin)).size).toBe(seeds.length);
 });
 
-test("what is no whole number from 0 is no seed", () => {
+test("a seed must be a whole number from 0 on", () => {
   for (const seed of [-1, 0.5, Number.NaN, 2 ** 53])
     expect(() => seededRandom(seed)).toThrow(RangeError);
 });

@@ -100,7 +100,7 @@ test("one that is interrupted ends in its own way", async () => {
 
 test("its environment is a newcomer's: the Node first, no keys, nothing of this npm", () => {
   const given = {
-    PATH: "/work/node_modules/.bin:/usr/lib/node-gyp-bin:/usr/bin::/bin",
+    PATH: "/home/me/app/node_modules/.bin:/usr/lib/node-gyp-bin:/usr/bin::/bin",
     HOME: "/home/me",
     OPENROUTER_API_KEY: "secret",
     NODE_OPTIONS: "--require x",

@@ -44,10 +44,10 @@ export function readOptions(argv: readonly string[]): Options {
   const nodes = flags.only?.split(",") ?? NODES;
   const unknown = nodes.find((node) => !NODES.includes(node));
   if (unknown !== undefined)
-    throw new UsageError(`--only ${unknown} is none of ${NODES.join(", ")}`);
+    throw new UsageError(`--only ${unknown} is not one of ${NODES.join(", ")}`);
   const commands = COMMANDS.filter((name) => name === (flags.command ?? name));
   if (commands.length === 0)
-    throw new UsageError(`--command ${flags.command ?? ""} is none of ${COMMANDS.join(", ")}`);
+    throw new UsageError(`--command ${flags.command ?? ""} is not one of ${COMMANDS.join(", ")}`);
   return { help: flags.help, nodes: NODES.filter((node) => nodes.includes(node)), commands };
 }
 

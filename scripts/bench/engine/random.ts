@@ -10,7 +10,7 @@ const WORD = 2 ** 32;
  */
 export function seededRandom(seed: number): Random {
   if (!Number.isSafeInteger(seed) || seed < 0)
-    throw new RangeError(`A seed is a whole number from 0 to 2 ** 53 - 1, and ${seed} is none.`);
+    throw new RangeError(`A seed must be a whole number from 0 to 2 ** 53 - 1; got ${seed}.`);
   let a = seed >>> 0;
   let b = 0x9e3779b9 ^ Math.floor(seed / WORD);
   let c = 0x243f6a88;
